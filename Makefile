@@ -1,0 +1,107 @@
+# Everything that one does with this tree, as thin targets over cargo and
+# scripts/. The setup-* targets install what the others need on Debian 12 or
+# newer, as root; all of them are quick when nothing is missing.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+# Which tests to run (a part of their names), and how many at a time.
+TEST ?=
+TEST_THREADS ?=
+
+# Debian's own places, and cargo's, which a bare root shell may lack.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
+# Looked up when used, since `make setup-build` may have to install rustc first.
+HOST = $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
+BIN = $(TARGET)/$(HOST)/release/stasis
+
+CARGO = CARGO_BUILD_TARGET=$(HOST) cargo
+CARGO_TEST = STASIS_BIN=$(BIN) $(CARGO) test --locked
+TEST_ARGS = -- $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS)) $(TEST)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help build install test unit kernel integration criu docker bench check fmt clippy doc deny shellcheck \
+	demo clean setup-build setup-check setup-criu setup-demo setup-test
+
+help: ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## build the static release binary
+	$(CARGO) build --release --locked
+
+install: build ## install the binary and its man pages (PREFIX, DESTDIR)
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/stasis
+	for page in man/*.8; do \
+		[ ! -e "$$page" ] || install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 "$$page"; \
+	done
+
+test: export STRICT = 1
+test: setup-test build unit kernel integration criu docker ## install what the tests need and run them all
+
+unit: ## tests of plain code, without root
+	$(CARGO) test --locked --lib --bins $(TEST_ARGS)
+
+kernel: ## tests of the library on the kernel, below containers (root)
+	$(CARGO) test --locked --test kernel $(TEST_ARGS)
+
+integration: build ## tests of the binary (root)
+	$(CARGO_TEST) --test integration --test allocation $(TEST_ARGS)
+
+criu: build ## tests of checkpoint and restore (root, CRIU)
+	$(CARGO_TEST) --test criu $(TEST_ARGS)
+
+docker: build ## tests under a dockerd of their own (root, docker.io, CRIU)
+	$(CARGO_TEST) --test docker $(TEST_ARGS)
+
+# It measures an installed copy, as users run it: what the linker wrote lies in smaller pieces in the page cache.
+bench: setup-test build ## measure a start to exit against runc and crun (root); BENCH: its options
+	cd benches && $(CARGO) build --release --locked --target-dir $(TARGET)/benches
+	install -D $(BIN) $(TARGET)/benches/stasis
+	STASIS=$(TARGET)/benches/stasis $(TARGET)/benches/$(HOST)/release/bench $(BENCH)
+
+check: setup-check fmt clippy doc deny shellcheck ## format, lints, documentation, dependencies
+
+fmt:
+	cargo fmt --check
+	cd benches && cargo fmt --check
+
+clippy:
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	cd benches && $(CARGO) clippy --locked --all-targets --target-dir $(TARGET)/benches -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+# The advisories are a git repository of their own, which not every build machine can reach.
+deny:
+	cargo deny --locked check --hide-inclusion-graph licenses bans sources
+	@if timeout 120 cargo deny --locked fetch db 2>/dev/null; then \
+		set -x; cargo deny --locked check advisories; \
+	else \
+		echo "deny: advisories not checked: their database cannot be reached from here"; \
+	fi
+
+shellcheck:
+	shellcheck -x .ci/run scripts/*.sh tests/docker/*.sh
+
+demo: setup-demo build ## checkpoint and restore a counting container, step by step (root)
+	RUNTIME=$(or $(RUNTIME),$(BIN)) scripts/demo.sh
+
+clean: ## remove what was built here
+	cargo clean
+
+setup-build: ## install what a build needs
+	scripts/install-build.sh
+
+setup-check: ## install what `make check` needs
+	scripts/install-build.sh check
+
+setup-criu: ## install CRIU
+	scripts/install-criu.sh
+
+setup-demo: setup-build setup-criu ## install what `make demo` needs
+	scripts/install-test.sh demo
+
+setup-test: setup-build setup-criu ## install what `make test` needs
+	scripts/install-test.sh

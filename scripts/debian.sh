@@ -1,0 +1,64 @@
+# Functions for the install-*.sh scripts, to be sourced: which Debian packages
+# are there, and how to add the missing ones. Nothing is fetched when nothing
+# is missing, and no service is started by an installation.
+# shellcheck shell=bash
+
+export DEBIAN_FRONTEND=noninteractive
+# What a bare root shell may lack: cargo's own programs, and the system's.
+PATH=$PATH:${HOME:-/root}/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
+
+say() { printf '== %s\n' "$*"; }
+
+die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+
+# Prints those of the named packages that are not installed.
+missing() {
+    local package
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
+            printf '%s\n' "$package"
+    done
+}
+
+# Prints those of the named packages whose command, written COMMAND=PACKAGE, is
+# not on PATH: a machine may have its dockerd or its runc from elsewhere.
+lacking() {
+    local pair
+    for pair in "$@"; do
+        command -v "${pair%%=*}" >/dev/null || printf '%s\n' "${pair#*=}"
+    done
+}
+
+# Fetches the package lists, at most once in a script's run.
+lists_fetched=
+update_lists() {
+    [ -z "$lists_fetched" ] || return 0
+    [ "$(id -u)" = 0 ] || die "must be root to install packages"
+    apt-get -qq -o Acquire::Retries=3 update
+    lists_fetched=yes
+}
+
+# Prints the version of a package that apt would install, or nothing.
+candidate() {
+    apt-cache policy "$1" | sed -n 's/^  Candidate: //p' | grep -vx '(none)' || true
+}
+
+# Whether version $1 is at least version $2; no version is less than any.
+at_least() { [ -n "$1" ] && dpkg --compare-versions "$1" ge "$2"; }
+
+# Installs those of the named packages that are missing.
+install_packages() (
+    mapfile -t absent < <(missing "$@")
+    [ ${#absent[@]} -gt 0 ] || exit 0
+    update_lists
+    say "installing ${absent[*]}"
+    # Exit code 101 tells the packages' scripts to leave their services alone.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    apt-get -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 \
+        install --yes --no-install-recommends "${absent[@]}" >/dev/null
+)

@@ -1,0 +1,18 @@
+#!/bin/bash
+# Installs what the tests need beside a build and CRIU: a busybox to fill root
+# filesystems with, dockerd and containerd to be driven by, and other runtimes
+# to be compared with. With the argument "demo", only what the demonstration
+# needs. No daemon is started: the tests run their own.
+set -euo pipefail
+# shellcheck source=scripts/debian.sh
+. "$(dirname "$0")/debian.sh"
+
+install_packages busybox-static jq
+[ "${1:-}" != demo ] || exit 0
+
+mapfile -t packages < <(lacking dockerd=docker.io containerd=containerd runc=runc crun=crun \
+    iptables=iptables ip=iproute2 ps=procps)
+install_packages "${packages[@]}"
+# Since Debian 13 the docker command has a package of its own.
+mapfile -t packages < <(lacking docker=docker-cli)
+install_packages "${packages[@]}"

@@ -1,0 +1,343 @@
+//! Cgroups on the host: finding the hierarchies, and making, limiting, freezing, killing and
+//! removing a container's cgroup.
+//!
+//! [`Cgroup`] is what later commands need and is saved with the container's state. What to make and
+//! write is decided in `plan::cgroup`; here it is done, by plain file access. `v1` and `v2` have
+//! what differs between the two interfaces, `devices` the filter of devices, `file` reads and
+//! writes. Whoever makes the directories is a `Driver`: this one.
+
+mod create;
+mod devices;
+mod file;
+mod processes;
+mod v1;
+mod v2;
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup, Refusal, Version, Write, update};
+use crate::sys::Errno;
+use crate::sys::cgroupfs::{Filesystem, filesystem};
+
+/// Where every distribution mounts the hierarchies (file-hierarchy(7)).
+const MOUNT_POINT: &str = "/sys/fs/cgroup";
+
+/// Finds the host's hierarchies.
+pub fn detect() -> Result<Layout> {
+    match filesystem(c"/sys/fs/cgroup").context(|| format!("statfs {MOUNT_POINT}"))? {
+        Filesystem::V2 => Ok(Layout::V2(v2::mount(PathBuf::from(MOUNT_POINT))?)),
+        Filesystem::V1 | Filesystem::Other => v1::layout(Path::new(MOUNT_POINT)),
+    }
+}
+
+/// Returns the cgroups that this process is in.
+pub fn own() -> Result<OwnCgroup> {
+    OwnCgroup::parse(&std::fs::read_to_string("/proc/self/cgroup").context(|| "read /proc/self/cgroup")?)
+}
+
+/// Who makes, limits and removes the directories.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Driver {
+    /// This process, by file access.
+    #[default]
+    Cgroupfs,
+}
+
+/// The way into a cgroup for a process that is about to be made; see [`Cgroup::entry`].
+#[derive(Debug)]
+pub struct Entry {
+    /// For clone3's CLONE_INTO_CGROUP.
+    pub clone_into: Option<OwnedFd>,
+    /// The new process writes `0` to each of these, before it does anything else and while it has
+    /// one thread.
+    pub tasks: Vec<OwnedFd>,
+}
+
+/// A container's cgroup, in all hierarchies. One without a hierarchy is what a rootless container
+/// may have to live with.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Cgroup {
+    driver: Driver,
+    directories: Vec<Directory>,
+    /// A rootless runtime was asked for no cgroup in particular: it takes what it can get.
+    lenient: bool,
+    /// The directories were made just now, so that nothing needs to be asked about what is in them.
+    #[serde(skip)]
+    fresh: bool,
+}
+
+impl Cgroup {
+    /// Makes the directories of a plan, or takes over those that are there and empty.
+    ///
+    /// What was made is removed again if it fails; the v1 cpusets are filled, since a process could
+    /// not join them else.
+    pub fn create(plan: &CgroupPlan) -> Result<Self> {
+        create::create(plan)
+    }
+
+    /// Returns what a process that is about to be made needs to be in the cgroup from its first
+    /// moment on.
+    ///
+    /// The fast way in: [`attach`](Self::attach) makes the kernel wait for all cpus (an RCU grace
+    /// period, 7 to 15 ms on an idle machine), since the moved process might be forking. There is
+    /// no wait for a process that is made in the cgroup, nor (since 5.5) for a single thread that
+    /// moves itself through v1's `tasks`.
+    pub fn entry(&self) -> Result<Entry> {
+        let mut entry = Entry { clone_into: None, tasks: Vec::new() };
+        for directory in &self.directories {
+            let open = match directory.version {
+                Version::V1 => OpenOptions::new().write(true).open(directory.path.join("tasks")),
+                Version::V2 => File::open(&directory.path),
+            };
+            let fd = match open.map_err(file::errno) {
+                Err(errno) if self.lenient && is_permission(errno) => continue,
+                other => other.context(|| format!("open cgroup {}", directory.path.display()))?.into(),
+            };
+            match directory.version {
+                Version::V1 => entry.tasks.push(fd),
+                Version::V2 => entry.clone_into = Some(fd),
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Returns the cgroup that a process of the container is in now, if it is this one or below it.
+    ///
+    /// A container that makes cgroups of its own on v2 may have enabled controllers in this one,
+    /// which can then have no processes (EBUSY): one more process is put beside its init instead,
+    /// as runc does.
+    pub fn beside(&self, pid: i32) -> Result<Self> {
+        let name = format!("/proc/{pid}/cgroup");
+        let where_it_is = OwnCgroup::parse(&std::fs::read_to_string(&name).context(|| format!("read {name}"))?)?;
+        let mut beside = self.clone();
+        for directory in beside.directories.iter_mut().filter(|directory| directory.version == Version::V2) {
+            let below = where_it_is.path("").and_then(|path| path.strip_prefix("/").ok());
+            match below.map(|below| directory.mount.join(below)).filter(|path| path.starts_with(&directory.path)) {
+                Some(path) => directory.path = path,
+                None => {
+                    return Err(Error::other(format!("process {pid} has left the container's cgroup")));
+                }
+            }
+        }
+        Ok(beside)
+    }
+
+    /// Returns a cgroup below this one: in the hierarchies of the named controllers, or in all.
+    pub fn below(&self, controllers: Option<&[&str]>, path: &Path) -> Result<Self> {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        if relative.components().any(|component| !matches!(component, Component::Normal(_) | Component::CurDir)) {
+            return Err(Error::invalid(format!("bad sub cgroup path: {}", path.display())));
+        }
+        let mut below = self.clone();
+        for name in controllers.unwrap_or_default() {
+            if below.directory(name).is_none() {
+                return Err(Error::invalid(format!("unknown controller {name} in sub cgroup path")));
+            }
+        }
+        for directory in &mut below.directories {
+            let is_named = |name: &&str| directory.controllers.iter().any(|controller| controller == name);
+            if controllers.is_none_or(|names| names.iter().any(is_named)) {
+                directory.path.push(relative);
+            }
+        }
+        Ok(below)
+    }
+
+    /// Moves a process into the cgroup, in all hierarchies.
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        for directory in &self.directories {
+            let result = file::write(&directory.path.join("cgroup.procs"), &pid.to_string());
+            match result {
+                Err(errno) if self.lenient && is_permission(errno) => {}
+                other => other.context(|| format!("add process {pid} to cgroup {}", directory.path.display()))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets limits, and on a plan for a new container the device filter.
+    pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
+        if let (Some(check), Some(directory)) = (&plan.usage_check, self.directory("memory")) {
+            v2::check_usage(directory, check)?;
+        }
+        let is_update = plan.directories.is_empty();
+        for directory in self.directories.iter().filter(|directory| is_update && directory.version == Version::V2) {
+            v2::enable(directory, plan)?;
+        }
+        for group in plan.writes.chunk_by(|a, b| a.controller == b.controller) {
+            let mut later = Vec::new();
+            for write in group {
+                if !self.write(write)? {
+                    later.push(Write { refusal: Refusal::Fails, ..write.clone() });
+                }
+            }
+            for write in &later {
+                self.write(write)?;
+            }
+        }
+        devices::apply(self, plan)
+    }
+
+    /// Plans new limits for this cgroup, for [`apply`](Self::apply).
+    pub fn update(&self, resources: &oci_spec::runtime::LinuxResources) -> Result<CgroupPlan> {
+        update(&self.directories, Some(resources))
+    }
+
+    /// Writes one limit; says no if it has to be tried again later.
+    fn write(&self, write: &Write) -> Result<bool> {
+        let Some(directory) = self.directory(&write.controller) else {
+            let reason = "container could not join or create cgroup";
+            return Err(Error::other(format!("cannot set {} limit: {reason}", write.controller)));
+        };
+        let path = directory.path.join(&write.file);
+        match (file::write_lines(&path, &write.value), &write.refusal) {
+            (Ok(()), _) | (Err(Errno::ENOENT), Refusal::MayBeAbsent) => Ok(true),
+            (Err(Errno::EINVAL), Refusal::TryLater) => Ok(false),
+            (Err(Errno::ENOENT), Refusal::Otherwise(other)) => self.write(other),
+            (Err(errno), _) => Err(explain(directory, write, errno)),
+        }
+    }
+
+    /// Stops all processes of the cgroup, and waits until they are stopped.
+    pub fn freeze(&self) -> Result<()> {
+        let directory = self.freezer()?;
+        match directory.version {
+            Version::V1 => v1::freeze(&directory.path),
+            Version::V2 => v2::freeze(&directory.path),
+        }
+    }
+
+    /// Lets stopped processes go on.
+    pub fn thaw(&self) -> Result<()> {
+        let directory = self.freezer()?;
+        match directory.version {
+            Version::V1 => v1::thaw(&directory.path),
+            Version::V2 => v2::thaw(&directory.path),
+        }
+    }
+
+    /// Returns whether [`freeze`](Self::freeze) was called, also if not everything has stopped yet.
+    /// A frozen ancestor does not count: that is nobody's pause of this container.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let Ok(directory) = self.freezer() else { return Ok(false) };
+        let path = match directory.version {
+            Version::V1 => directory.path.join("freezer.self_freezing"),
+            Version::V2 => directory.path.join("cgroup.freeze"),
+        };
+        match file::read(&path) {
+            Ok(text) => Ok(text.trim_end() == "1"),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+            Err(errno) => Err(Error::system(format!("read {}", path.display()), errno)),
+        }
+    }
+
+    /// Returns the processes in the cgroup, and with `recursive` those in cgroups below it.
+    pub fn pids(&self, recursive: bool) -> Result<Vec<i32>> {
+        let mut pids = Vec::new();
+        if let Some(directory) = self.process_list() {
+            processes::list(&directory.path, recursive, &mut pids)?;
+        }
+        Ok(pids)
+    }
+
+    /// Sends a signal to all processes in the cgroup and below it. For SIGKILL a frozen cgroup is
+    /// thawed, since on v1 a frozen process does not die.
+    pub fn kill(&self, signal: i32) -> Result<()> {
+        processes::kill(self, signal)
+    }
+
+    /// Removes the cgroup and those below it. Its ancestors stay, as with runc: others may be about
+    /// to use them.
+    pub fn remove(&self) -> Result<()> {
+        processes::remove(self)
+    }
+
+    /// Returns the directory that stops the processes when it is frozen, as CRIU's `freeze_cgroup`
+    /// wants it.
+    pub fn freezer_path(&self) -> Option<PathBuf> {
+        self.freezer().ok().map(|directory| directory.path.clone())
+    }
+
+    /// Returns the cgroup in each hierarchy.
+    pub fn directories(&self) -> &[Directory] {
+        &self.directories
+    }
+
+    /// Returns whether the cgroup is there.
+    pub fn exists(&self) -> bool {
+        self.process_list().is_some_and(|directory| directory.path.is_dir())
+    }
+
+    /// Returns how many processes the OOM killer has ended here, or nothing where nobody counts.
+    pub fn oom_kills(&self) -> Option<u64> {
+        let directory = self.directory("memory")?;
+        let file = match directory.version {
+            Version::V1 => "memory.oom_control",
+            Version::V2 => "memory.events",
+        };
+        file::value(&file::read(&directory.path.join(file)).ok()?, "oom_kill")
+    }
+
+    /// Gives the cgroup on a v2 hierarchy to a user, who can then make cgroups below it and move
+    /// processes between them.
+    ///
+    /// For a container with a user namespace and a writable cgroup mount. v1 is never safe to
+    /// delegate (cgroups(7)).
+    pub fn delegate(&self, uid: u32) -> Result<()> {
+        match self.directories.as_slice() {
+            [one] if one.version == Version::V2 => v2::delegate(&one.path, uid),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the directory in which a controller is used; the unified hierarchy's name is empty.
+    fn directory(&self, controller: &str) -> Option<&Directory> {
+        self.directories.iter().find(|directory| {
+            let is_core = controller.is_empty() && directory.version == Version::V2;
+            is_core || directory.controllers.iter().any(|name| name == controller)
+        })
+    }
+
+    fn freezer(&self) -> Result<&Directory> {
+        let directory = self.directory("freezer").or_else(|| self.directory(""));
+        directory.ok_or_else(|| Error::other("cannot toggle freezer: cgroups not configured for container"))
+    }
+
+    /// Returns the directory whose list of processes is taken for the container's: as with runc
+    /// that of the devices controller on v1, which no init system and no user lets a container's
+    /// processes leave.
+    fn process_list(&self) -> Option<&Directory> {
+        self.directory("devices").or_else(|| self.directories.first())
+    }
+}
+
+/// Returns whether the refusal is one that a runtime without privileges has to expect.
+fn is_permission(errno: Errno) -> bool {
+    matches!(errno, Errno::EPERM | Errno::EACCES | Errno::EROFS)
+}
+
+/// Returns the error of a limit that the kernel refused.
+fn explain(directory: &Directory, write: &Write, errno: Errno) -> Error {
+    let path = directory.path.join(&write.file);
+    match (errno, directory.version) {
+        (Errno::ENOENT | Errno::EACCES | Errno::EPERM, Version::V2) if !write.controller.is_empty() => {
+            if let Some(error) = v2::explain_absence(directory, write) {
+                return error;
+            }
+        }
+        (Errno::EBUSY, Version::V1) if write.file == "memory.limit_in_bytes" => {
+            let number = |file: &str| file::read(&directory.path.join(file)).unwrap_or_default().trim_end().to_owned();
+            let (usage, peak) = (number("memory.usage_in_bytes"), number("memory.max_usage_in_bytes"));
+            let use_now = format!("current usage: {usage}, peak usage: {peak}");
+            return Error::system(format!("unable to set memory limit to {} ({use_now})", write.value), errno);
+        }
+        _ => {}
+    }
+    Error::system(format!("write {:?} to {}", write.value, path.display()), errno)
+}

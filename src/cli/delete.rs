@@ -1,0 +1,45 @@
+//! `delete`: whatever a container still holds.
+
+use super::{Global, root};
+use anyhow::Result;
+use clap::Args;
+use stasis::ErrorKind;
+use stasis::container::{Container, state::StateDir};
+
+/// Arguments of `delete`.
+#[derive(Args, Debug)]
+pub struct DeleteArgs {
+    /// forcibly delete the container if it is still running (uses SIGKILL)
+    #[arg(long, short)]
+    pub force: bool,
+    /// the name of the container
+    #[arg(value_name = "container-id")]
+    pub id: String,
+}
+
+/// Deletes a container.
+pub fn run(args: &DeleteArgs, global: &Global) -> Result<u8> {
+    let root = root::select(global)?.path;
+    match Container::load(&root, &args.id) {
+        Ok(container) => container.delete(args.force)?,
+        Err(err) if err.kind() == ErrorKind::NotFound => {
+            remove_remains(&StateDir::of(&root, &args.id)?)?;
+            if !args.force {
+                return Err(err.into());
+            }
+        }
+        Err(err) => return Err(err.into()),
+    }
+    Ok(0)
+}
+
+/// Removes the directory of a container whose creation was cut short.
+///
+/// A root may be shared with other runtimes: what holds their state (runc, crun) is not ours to remove. A restore that
+/// was killed has left the root file system mounted there, which `remove` detaches before it deletes anything.
+fn remove_remains(dir: &StateDir) -> Result<()> {
+    if ["state.json", "status"].iter().any(|name| dir.path().join(name).exists()) {
+        return Ok(());
+    }
+    Ok(dir.remove()?)
+}

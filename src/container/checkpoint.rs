@@ -1,0 +1,140 @@
+//! checkpoint: a running container as images on disk.
+//!
+//! What is dumped is what the saved configuration says of the container, whatever has become of the bundle. Until CRIU
+//! has all of it nothing is lost: it lets the processes go on when it fails, and so does everything here.
+
+use super::create::view;
+use super::{Container, Status, external};
+use crate::cgroup;
+use crate::criu::options::{self, DUMP_LOG, DirectoryFds, DumpOptions, DumpTarget};
+use crate::criu::{Launch, Notification, Program, Session, Task, external as names, images, require_features};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::plan::namespaces::{Kind, Namespace, of};
+use crate::sys::fd;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use oci_spec::runtime::Spec;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+
+impl Container {
+    /// Dumps the container into images, and destroys it unless it is to go on.
+    ///
+    /// `status_fd` is a descriptor of the caller's that a null byte is written to once the memory can be fetched.
+    pub fn checkpoint(self, asked: &DumpOptions, status_fd: Option<i32>) -> Result<()> {
+        let status = self.status()?;
+        if !matches!(status, Status::Running | Status::Paused) {
+            let text = format!("Container cannot be checkpointed in {status} state");
+            return Err(Error::new(ErrorKind::WrongStatus, text));
+        }
+        self.dump(asked, status_fd).inspect_err(|_| {
+            // CRIU thaws what it froze, unless it was killed in between.
+            let thawed = if status == Status::Running { self.thaw() } else { Ok(()) };
+            thawed.unwrap_or_else(|err| log::warn!("thaw container {}: {err}", self.id()));
+        })?;
+        if asked.leave_running || asked.pre_dump {
+            return Ok(());
+        }
+        // The checkpoint is complete: a failure from here on must not look as if there was none.
+        let id = self.id().to_owned();
+        if let Err(err) = self.destroy() {
+            log::warn!("remove container {id} after its checkpoint: {err}");
+        }
+        Ok(())
+    }
+
+    fn dump(&self, asked: &DumpOptions, status_fd: Option<i32>) -> Result<()> {
+        let images = &asked.options.image_path;
+        let directories = images::Directories::create(images, asked.options.work_path.as_deref())?;
+        if let Some(parent) = &asked.parent_path {
+            images::check_parent(images, parent)?;
+        }
+        let status_fd = match status_fd {
+            Some(number) if asked.options.lazy_pages => Some(writable(number)?),
+            _ => None,
+        };
+        let spec = self.spec()?;
+        let target = self.dump_target(spec, asked.pre_dump)?;
+        let program = Program::find()?;
+        let mut session = Session::start(&program, Launch::default())?;
+        program.check_version(&mut session)?;
+        let mem_track = asked.pre_dump || asked.parent_path.is_some();
+        require_features(&mut session, mem_track, asked.options.lazy_pages)?;
+        if !asked.pre_dump {
+            images::write_descriptors(images, &self.standard_streams())?;
+        }
+
+        let task = if asked.pre_dump { Task::PreDump } else { Task::Dump };
+        let fds = DirectoryFds {
+            images: directories.images.as_raw_fd(),
+            work: directories.work.as_ref().map(AsRawFd::as_raw_fd),
+        };
+        let mut observer = |notification: Notification<'_>| match (notification, status_fd) {
+            (Notification::StatusReady, Some(status)) => {
+                fd::write_all(status, &[0]).context(|| "tell that the memory can be fetched")
+            }
+            _ => Ok(()),
+        };
+        session
+            .run(task, options::dump(asked, target, fds), &mut observer)
+            .map(drop)
+            .map_err(|err| images::explain(err, &directories.log(DUMP_LOG)))
+    }
+
+    fn thaw(&self) -> Result<()> {
+        if self.state().cgroup.is_frozen()? { self.state().cgroup.thaw() } else { Ok(()) }
+    }
+
+    fn dump_target(&self, spec: &Spec, pre_dump: bool) -> Result<DumpTarget> {
+        let state = self.state();
+        let mut target = DumpTarget {
+            pid: state.pid,
+            root: external::path_text(state.rootfs.clone())?,
+            freezer: state.cgroup.freezer_path().map(external::path_text).transpose()?,
+            config_file: options::config_file(|name| state.annotations.get(name).cloned()),
+            external: self.external_namespaces(spec)?,
+            mounts: Vec::new(),
+        };
+        if !pre_dump {
+            let linux = crate::plan::linux(spec)?;
+            let view = view(&cgroup::detect()?, state.cgroup.directories(), linux);
+            let plan = external::plan(spec, &state.bundle, &view)?;
+            let root = external::open_directory(&state.rootfs)?;
+            let inside = external::open_directory(format!("/proc/{}/root", state.pid).as_ref())?;
+            let masked = external::masked_files(&plan, inside.as_fd())?;
+            target.mounts = names::dumped_mounts(&external::binds(&plan, root.as_fd())?, &masked);
+        }
+        Ok(target)
+    }
+
+    /// Returns the entries for the namespaces that are not the container's own. They are looked up at its init: the path
+    /// that they were joined by may be gone.
+    fn external_namespaces(&self, spec: &Spec) -> Result<Vec<String>> {
+        let Some(linux) = spec.linux() else { return Ok(Vec::new()) };
+        let mut entries = Vec::new();
+        for kind in Kind::ALL {
+            if matches!(of(linux, kind), Namespace::Joined(_)) && names::namespace_key(kind.proc_name()).is_some() {
+                let path = format!("/proc/{}/ns/{}", self.state().pid, kind.proc_name());
+                let inode = std::fs::metadata(&path).context(|| format!("stat {path}"))?.ino();
+                entries.extend(names::namespace(kind.proc_name(), inode));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Returns where the standard streams of init lead; those that it has closed lead nowhere.
+    fn standard_streams(&self) -> Vec<String> {
+        let link = |number| std::fs::read_link(format!("/proc/{}/fd/{number}", self.state().pid));
+        (0..3).map(|number| link(number).unwrap_or_default().to_string_lossy().into_owned()).collect()
+    }
+}
+
+/// Returns a descriptor that the caller of the runtime has left open for us to write to.
+fn writable(number: i32) -> Result<BorrowedFd<'static>> {
+    let attempt = || format!("invalid --status-fd argument {number}");
+    let inherited = fd::inherited(number).context(attempt)?;
+    let flags = OFlag::from_bits_retain(fcntl(inherited, FcntlArg::F_GETFL).context(attempt)?);
+    match flags & OFlag::O_ACCMODE {
+        OFlag::O_RDONLY => Err(Error::invalid(format!("{}: not writable", attempt()))),
+        _ => Ok(inherited),
+    }
+}

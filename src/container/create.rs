@@ -1,0 +1,343 @@
+//! create: from a bundle to a container that waits for start, or has it behind it.
+
+use super::rollback::Rollback;
+use super::seccomp_agent::Subject;
+use super::start::has_poststart_hooks;
+use super::state::{self, State, StateDir};
+use super::streams::{self, StreamOptions, Streams};
+use super::{Container, Started, hooks, idmap, seccomp_agent, spawn};
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup};
+use crate::plan::mounts::{CgroupView, V1Hierarchy};
+use crate::plan::namespaces::{Kind, Namespace};
+use crate::plan::process::Surroundings;
+use crate::plan::{self, Host, InitPlan, seccomp};
+use crate::spec::{self, Config};
+use crate::sys::fd;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use oci_spec::runtime::{Linux, Spec};
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Where compiled seccomp filters are kept: a name that no container can have.
+const SECCOMP_CACHE: &str = "@seccomp";
+
+/// How a container is created.
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions {
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// Its configuration: `config.json` in the bundle, if not named.
+    pub config: Option<PathBuf>,
+    /// Who looks after the standard streams.
+    pub streams: StreamOptions,
+    /// Whether the program is started at once.
+    pub start: bool,
+    /// Where the pid of init is written.
+    pub pid_file: Option<PathBuf>,
+    /// Who receives a descriptor of init.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Whether the root is moved over `/` instead of exchanged with it, for a root on a ramfs.
+    pub no_pivot: bool,
+    /// Whether the processes keep the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// How many descriptors from 3 on the process inherits.
+    pub preserve_fds: u32,
+    /// Entries that the runtime adds to the environment of the process, `LISTEN_FDS=1` for example.
+    pub env: Vec<String>,
+    /// Whether a missing privilege over cgroups is no failure; `None` decides by who we are.
+    pub rootless: Option<bool>,
+    /// Whether the container gets no cgroup at all.
+    pub no_cgroup: bool,
+}
+
+/// Creates the container `id`, whose state is kept below `root`. Whatever was made is removed again if it fails.
+pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Container, Started)> {
+    spec::validate::id(id)?;
+    let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("bundle {}", options.bundle.display()))?;
+    let mut config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
+    add_environment(&mut config.spec, &options.env);
+    spec::validate::spec(&config.spec)?;
+    check_preserved(options.preserve_fds)?;
+    let streams = streams::prepare(has_terminal(&config.spec), &options.streams)?;
+
+    let mut undo = Rollback::default();
+    let dir = StateDir::make(root, id)?;
+    undo.add("state directory", {
+        let dir = dir.clone();
+        move || dir.remove()
+    });
+    let (cgroup_plan, view) = plan_cgroup(&config.spec, id, options)?;
+    let mut plan = plan_init(&config.spec, id, &bundle, root, (&view, options, &streams))?;
+    log::debug!("plan of container {id}: {plan:?}");
+    let cgroup = make_cgroup(cgroup_plan.as_ref())?;
+    undo.add("cgroup", {
+        let cgroup = cgroup.clone();
+        move || cgroup.remove()
+    });
+
+    let state = first_state(&config, id, &bundle, &cgroup, options)?;
+    let making = Making { dir: &dir, config: &config, cgroup: &cgroup, cgroup_plan: cgroup_plan.as_ref(), options };
+    let (state, started) = making.run(&mut plan, streams, state)?;
+    undo.disarm();
+    Ok((Container::new(dir, state, config.spec), started))
+}
+
+/// What the second half of create works on.
+struct Making<'a> {
+    dir: &'a StateDir,
+    config: &'a Config,
+    cgroup: &'a Cgroup,
+    cgroup_plan: Option<&'a CgroupPlan>,
+    options: &'a CreateOptions,
+}
+
+impl Making<'_> {
+    fn run(&self, plan: &mut InitPlan, mut streams: Streams, mut state: State) -> Result<(State, Started)> {
+        let (mut descriptors, handshake) = spawn::descriptors(plan, &mut streams)?;
+        descriptors.exec_fifo = if self.options.start { None } else { Some(self.make_fifo()?) };
+        descriptors.creating_state = state_file(!plan.create_container.is_empty())?;
+        descriptors.created_state = state_file(!plan.start_container.is_empty())?;
+        let for_hooks = [&descriptors.creating_state, &descriptors.created_state].map(|file| duplicate(file.as_ref()));
+        if let Some(uid) = plan.cgroup_owner() {
+            self.cgroup.delegate(uid)?;
+        }
+        let entry = self.cgroup.entry()?;
+        // v1 takes device rules one by one, which must be complete before init makes its nodes.
+        let limits_first = !entry.tasks.is_empty();
+        if limits_first {
+            self.limit()?;
+        }
+        let spawned = spawn::init(plan, descriptors, handshake, entry).map_err(|err| self.explain(err))?;
+        let mut undo = Rollback::default();
+        undo.add("init", || spawned.kill());
+
+        state.pid = spawned.pid;
+        tell_hooks_inside(for_hooks, &state)?;
+        if let Some(maps) = &plan.id_maps {
+            idmap::write(spawned.pid, maps)?;
+        }
+        if let Some(score) = plan.process.oom_score_adj {
+            super::write_oom_score(spawned.pid, score)?;
+        }
+        spawned.proceed()?;
+        // While init mounts:
+        if !limits_first {
+            self.limit()?;
+        }
+        state.start_time = crate::sys::proc::stat(spawned.pid).context(|| "read init's start time")?.start_time;
+        self.dir.save_config(self.config)?;
+        // The state is complete now: with it on disk, the program may be started.
+        let publish = || -> Result<()> {
+            self.dir.save(&state)?;
+            if self.options.start { spawned.proceed() } else { Ok(()) }
+        };
+        // Said before init gets there, so that it does not stop on its way to the program.
+        let early = self.options.start && !waits_for_outside(plan);
+        if early {
+            publish()?;
+        }
+        let listener = spawned
+            .wait_ready(plan, || self.run_hooks(&state.bundle, &hooks::state_json(&state, "creating")))
+            .map_err(|err| self.explain(err))?;
+        let subject = Subject { pid: state.pid, state: &state, status: "creating" };
+        seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject)?;
+        if !early {
+            publish()?;
+        }
+        // Hooks that run just before the program may write more than a pipe holds, which is read only later.
+        let may_wait = plan.start_container.is_empty() || has_poststart_hooks(&self.config.spec);
+        if self.options.start && may_wait {
+            spawned.wait_executed(plan)?;
+        }
+
+        let pidfd = spawned.pidfd.try_clone().context(|| "duplicate a descriptor")?;
+        let started = Started { pid: spawned.pid, pidfd, io: streams.into_io()? };
+        super::announce(&started, self.options.pid_file.as_deref(), self.options.pidfd_socket.as_deref())?;
+        undo.disarm();
+        Ok((state, started))
+    }
+
+    fn limit(&self) -> Result<()> {
+        self.cgroup_plan.map_or(Ok(()), |plan| self.cgroup.apply(plan))
+    }
+
+    /// The fifo that init reads a byte from once start is called.
+    fn make_fifo(&self) -> Result<OwnedFd> {
+        let path = self.dir.fifo();
+        let attempt = || format!("make exec fifo {}", path.display());
+        nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)).context(attempt)?;
+        let text = plan::process::cstring(path.as_os_str(), "state directory")?;
+        crate::sys::path::open(&text, OFlag::O_RDWR).context(attempt)
+    }
+
+    #[allow(deprecated, reason = "prestart hooks are still part of the contract with container engines")]
+    fn run_hooks(&self, bundle: &Path, state: &[u8]) -> Result<()> {
+        let Some(listed) = self.config.spec.hooks() else { return Ok(()) };
+        hooks::run("prestart", listed.prestart().as_ref(), bundle, state)?;
+        hooks::run("createRuntime", listed.create_runtime().as_ref(), bundle, state)
+    }
+
+    /// Adds the likely cause when init was killed for using more memory than it was given.
+    fn explain(&self, err: Error) -> Error {
+        match self.cgroup.oom_kills() {
+            Some(kills) if kills > 0 => Error::new(
+                ErrorKind::Init,
+                "unable to start container process: container init was OOM-killed (memory limit too low?)",
+            ),
+            _ => err,
+        }
+    }
+}
+
+/// Says whether something happens outside between init's mounts and its program.
+fn waits_for_outside(plan: &InitPlan) -> bool {
+    let notifies = plan.process.seccomp.as_ref().is_some_and(|filter| filter.notify.is_some());
+    plan.pause_for_hooks || notifies
+}
+
+pub(super) fn has_terminal(spec: &Spec) -> bool {
+    spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false)
+}
+
+fn add_environment(spec: &mut Spec, entries: &[String]) {
+    if let Some(process) = spec.process_mut().as_mut().filter(|_| !entries.is_empty()) {
+        process.env_mut().get_or_insert_default().extend_from_slice(entries);
+    }
+}
+
+/// Refuses a promise of descriptors that the caller has not kept.
+pub(super) fn check_preserved(count: u32) -> Result<()> {
+    for number in 0..count {
+        let fd = i32::try_from(3 + number).map_err(|_| Error::invalid("too many preserved descriptors"))?;
+        fd::inherited(fd).context(|| format!("unable to stat preserved-fd {} (of {count})", number + 1))?;
+    }
+    Ok(())
+}
+
+pub(super) fn plan_cgroup(spec: &Spec, id: &str, options: &CreateOptions) -> Result<(Option<CgroupPlan>, CgroupView)> {
+    let linux = plan::linux(spec)?;
+    let layout = cgroup::detect()?;
+    let path = linux.cgroups_path().as_deref();
+    let own = match path {
+        Some(path) if path.is_absolute() => OwnCgroup::default(),
+        _ => cgroup::own()?,
+    };
+    let mut plan = plan::cgroup::plan(&layout, &own, path, id, linux.resources().as_ref())?;
+    plan.rootless = options.rootless.unwrap_or_else(super::is_rootless);
+    let view = view(&layout, &plan.directories, linux);
+    Ok((Some(plan).filter(|_| !options.no_cgroup), view))
+}
+
+/// Returns what a `cgroup` mount of the container shows.
+pub(super) fn view(layout: &Layout, directories: &[Directory], linux: &Linux) -> CgroupView {
+    let namespace = plan::namespaces::of(linux, Kind::Cgroup) != Namespace::Host;
+    match layout {
+        Layout::V2(mount) => {
+            CgroupView::V2 { own: directories.first().map_or(&mount.point, |directory| &directory.path).clone() }
+        }
+        Layout::V1(mounts) | Layout::Hybrid(mounts, _) => {
+            let hierarchies = mounts.iter().zip(directories).map(|(mount, directory)| {
+                let controllers = mount.controllers.join(",");
+                let option = match controllers.starts_with("name=") {
+                    true => format!("none,{controllers}"),
+                    false => controllers.clone(),
+                };
+                let name = mount.point.file_name().map(|name| name.to_string_lossy().into_owned());
+                V1Hierarchy { name: name.unwrap_or(controllers), option, own: directory.path.clone() }
+            });
+            CgroupView::V1 { hierarchies: hierarchies.collect(), namespace }
+        }
+    }
+}
+
+fn plan_init(
+    spec: &Spec,
+    id: &str,
+    bundle: &Path,
+    root: &Path,
+    (cgroups, options, streams): (&CgroupView, &CreateOptions, &Streams),
+) -> Result<InitPlan> {
+    let linux = spec.linux().as_ref();
+    let filter = compile_seccomp(linux, root)?;
+    let id = CString::new(id).map_err(|_| Error::invalid("invalid container ID format"))?;
+    let process = Surroundings {
+        last_capability: crate::sys::process::last_capability(),
+        keyring: (!options.no_new_keyring).then(|| plan::keyring_name(&id)),
+        preserve_fds: options.preserve_fds,
+        may_set_groups: super::may_set_groups(linux)?,
+        personality: linux.and_then(|linux| linux.personality().as_ref()).map(super::personality),
+        terminal_size: streams.terminal_size(),
+    };
+    let kcore = Path::new("/proc/kcore").exists();
+    InitPlan::new(spec, filter, &Host { bundle, cgroups, kcore, process, no_pivot: options.no_pivot })
+}
+
+/// Compiles the container's seccomp profile, if it has one, or takes it from the cache below the state root.
+pub(super) fn compile_seccomp(linux: Option<&Linux>, root: &Path) -> Result<Option<seccomp::CompiledFilter>> {
+    let Some(profile) = linux.and_then(|linux| linux.seccomp().as_ref()) else { return Ok(None) };
+    let filter = seccomp::compile(profile, Some(&root.join(SECCOMP_CACHE)))?;
+    if filter.flags != 0 {
+        filter.check_flags(crate::sys::seccomp::supported_flags())?;
+    }
+    Ok(Some(filter))
+}
+
+pub(super) fn make_cgroup(plan: Option<&CgroupPlan>) -> Result<Cgroup> {
+    match plan {
+        Some(plan) => Cgroup::create(plan),
+        None => Ok(Cgroup::default()),
+    }
+}
+
+pub(super) fn first_state(
+    config: &Config,
+    id: &str,
+    bundle: &Path,
+    cgroup: &Cgroup,
+    options: &CreateOptions,
+) -> Result<State> {
+    let spec = &config.spec;
+    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("Root must be specified"))?;
+    let rootfs = bundle.join(root.path());
+    Ok(State {
+        version: state::VERSION,
+        oci_version: spec.version().clone(),
+        id: id.to_owned(),
+        bundle: bundle.to_owned(),
+        rootfs: std::fs::canonicalize(&rootfs).context(|| format!("invalid rootfs {}", rootfs.display()))?,
+        created: crate::time::now(),
+        pid: 0,
+        start_time: 0,
+        annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        owner: nix::unistd::geteuid().as_raw(),
+        cgroup: cgroup.clone(),
+        no_new_keyring: options.no_new_keyring,
+    })
+}
+
+fn state_file(wanted: bool) -> Result<Option<OwnedFd>> {
+    match wanted {
+        true => fd::memfd(c"state", b"").map(Some).context(|| "make a file for the state"),
+        false => Ok(None),
+    }
+}
+
+/// Writes the state for createContainer and startContainer hooks. They are told init's pid as the container sees it
+/// (runtime-spec, "State").
+fn tell_hooks_inside(files: [Result<Option<OwnedFd>>; 2], state: &State) -> Result<()> {
+    for (file, status) in files.into_iter().zip(["creating", "created"]) {
+        let Some(file) = file? else { continue };
+        let pid = crate::sys::proc::innermost_pid(state.pid).context(|| "read init's pid in its own namespace")?;
+        let text = hooks::state_json(&State { pid, ..state.clone() }, status);
+        fd::write_all(file.as_fd(), &text).context(|| "write the state for hooks")?;
+    }
+    Ok(())
+}
+
+fn duplicate(file: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
+    file.map(|file| file.try_clone().context(|| "duplicate a descriptor")).transpose()
+}

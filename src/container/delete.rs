@@ -1,0 +1,58 @@
+//! delete: everything that is left of a container.
+
+use super::{Container, Status, hooks};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::sys::pidfd;
+use nix::libc;
+use std::os::fd::AsFd;
+
+/// How long init may take to end after SIGKILL, in milliseconds: it may have much memory to give back.
+const KILL_PATIENCE: i32 = 10_000;
+
+impl Container {
+    /// Deletes the container: a stopped one, a created one, and with `force` a running one too.
+    pub fn delete(self, force: bool) -> Result<()> {
+        match self.status()? {
+            Status::Stopped => {}
+            Status::Created => self.end()?,
+            _ if force => self.end()?,
+            other => {
+                let text = format!("cannot delete container {} that is not stopped: {other}", self.id());
+                return Err(Error::new(ErrorKind::WrongStatus, text));
+            }
+        }
+        self.destroy()
+    }
+
+    /// Kills init and waits for its end.
+    fn end(&self) -> Result<()> {
+        let Some(init) = self.init()? else { return Ok(()) };
+        self.kill(libc::SIGKILL, false).or_else(|err| match err.kind() {
+            // It ended by itself in the meantime.
+            ErrorKind::WrongStatus => Ok(()),
+            _ => Err(err),
+        })?;
+        match pidfd::wait_ended(init.as_fd(), KILL_PATIENCE).context(|| "wait for init")? {
+            true => Ok(()),
+            false => Err(Error::other("container init still running")),
+        }
+    }
+
+    /// Removes the cgroup with all processes that are still in it, runs the poststop hooks, and removes the state.
+    pub(crate) fn destroy(self) -> Result<()> {
+        let cgroup = &self.state.cgroup;
+        // Without a pid namespace of their own, or after joining another one, processes outlive init.
+        if !cgroup.pids(true)?.is_empty() {
+            cgroup.kill(libc::SIGKILL)?;
+        }
+        cgroup.remove()?;
+        // A configuration that cannot be read any more has no hooks to run.
+        let hooks = self.spec().ok().and_then(|spec| spec.hooks().clone());
+        self.dir.remove()?;
+        if let Some(listed) = hooks {
+            let state = hooks::state_json(&self.state, Status::Stopped.as_str());
+            hooks::run_and_warn("poststop", listed.poststop().as_ref(), &self.state.bundle, &state);
+        }
+        Ok(())
+    }
+}

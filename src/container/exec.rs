@@ -1,0 +1,144 @@
+//! exec: another process in a running container.
+
+use super::create::{check_preserved, compile_seccomp};
+use super::rollback::Rollback;
+use super::seccomp_agent::{self, Subject};
+use super::streams::{self, StreamOptions, Streams};
+use super::{Container, Started, Status, spawn};
+use crate::cgroup::Cgroup;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::plan::namespaces::{Kind, NamespacePlan};
+use crate::plan::process::Surroundings;
+use crate::plan::{self, InitPlan};
+use crate::spec;
+use nix::sys::stat::stat;
+use oci_spec::runtime::Process;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+/// How a process is put into a container.
+#[derive(Clone, Debug, Default)]
+pub struct ExecOptions {
+    /// Who looks after the standard streams.
+    pub streams: StreamOptions,
+    /// Where its pid is written.
+    pub pid_file: Option<PathBuf>,
+    /// Who receives a descriptor of it.
+    pub pidfd_socket: Option<PathBuf>,
+    /// How many descriptors from 3 on it inherits.
+    pub preserve_fds: u32,
+    /// Whether a paused container is no obstacle: the process then waits until it is resumed.
+    pub ignore_paused: bool,
+    /// Cgroups below the container's that it is put in: the controllers meant, or all, and the path.
+    pub cgroups: Vec<(Option<Vec<String>>, PathBuf)>,
+}
+
+impl Container {
+    /// Starts a process beside the container's init.
+    pub fn exec(&self, process: &Process, options: &ExecOptions) -> Result<Started> {
+        let refuse = |text| Err(Error::new(ErrorKind::WrongStatus, text));
+        match self.status()? {
+            Status::Stopped => return refuse("cannot exec in a stopped container"),
+            Status::Paused if !options.ignore_paused => {
+                return refuse("cannot exec in a paused container (use --ignore-paused to override)");
+            }
+            _ => {}
+        }
+        spec::validate::process(process)?;
+        check_preserved(options.preserve_fds)?;
+        let cgroup = self.cgroup_for(options)?;
+        let streams = streams::prepare(process.terminal().unwrap_or(false), &options.streams)?;
+        self.put(process, &cgroup, streams, options)
+    }
+
+    fn put(&self, process: &Process, cgroup: &Cgroup, mut streams: Streams, options: &ExecOptions) -> Result<Started> {
+        let mut plan = self.plan_exec(process, &streams, options)?;
+        log::debug!("plan of a process in container {}: {plan:?}", self.id());
+        let (mut descriptors, handshake) = spawn::descriptors(&plan, &mut streams)?;
+        descriptors.joins.push(self.init()?.ok_or_else(stopped)?);
+        let entry = cgroup.entry()?;
+        (descriptors.cgroup, descriptors.cgroup_tasks) = (entry.clone_into, entry.tasks);
+        let spawned = spawn::exec(&mut plan, descriptors, handshake)?;
+        let mut undo = Rollback::default();
+        undo.add("process", || spawned.kill());
+        if let Some(score) = plan.process.oom_score_adj {
+            super::write_oom_score(spawned.pid, score)?;
+        }
+        spawned.proceed()?;
+        let listener = spawned.wait_ready(&plan, || Ok(()))?;
+        let subject = Subject { pid: spawned.pid, state: &self.state, status: Status::Running.as_str() };
+        seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject)?;
+        spawned.wait_executed(&plan)?;
+        let pidfd = spawned.pidfd.try_clone().context(|| "duplicate a descriptor")?;
+        let started = Started { pid: spawned.pid, pidfd, io: streams.into_io()? };
+        super::announce(&started, options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
+        undo.disarm();
+        Ok(started)
+    }
+
+    /// Plans the process with what the container has for all of its processes: namespaces, filter, keyring.
+    fn plan_exec(&self, process: &Process, streams: &Streams, options: &ExecOptions) -> Result<InitPlan> {
+        let spec = self.spec()?;
+        let linux = spec.linux().as_ref();
+        let filter = compile_seccomp(linux, self.root())?;
+        let id = CString::new(self.id()).unwrap_or_default();
+        let around = Surroundings {
+            last_capability: crate::sys::process::last_capability(),
+            keyring: (!self.state.no_new_keyring).then(|| plan::keyring_name(&id)),
+            preserve_fds: options.preserve_fds,
+            may_set_groups: may_set_groups(self.state.pid),
+            personality: linux.and_then(|linux| linux.personality().as_ref()).map(super::personality),
+            terminal_size: streams.terminal_size(),
+        };
+        Ok(InitPlan {
+            namespaces: self.namespaces_to_join(),
+            process: plan::process::plan(process, filter, &around)?,
+            ..InitPlan::default()
+        })
+    }
+
+    /// Returns which namespaces of init are not the ones that we are in.
+    fn namespaces_to_join(&self) -> NamespacePlan {
+        let mut plan = NamespacePlan { joiner: true, ..NamespacePlan::default() };
+        for kind in Kind::ALL {
+            let name = kind.proc_name();
+            let theirs = format!("/proc/{}/ns/{name}", self.state.pid);
+            let (ours, theirs) = (stat(format!("/proc/self/ns/{name}").as_str()), stat(theirs.as_str()));
+            let differ = match (ours, theirs) {
+                (Ok(ours), Ok(theirs)) => ours.st_ino != theirs.st_ino,
+                // A kernel without this kind of namespace.
+                _ => false,
+            };
+            if differ {
+                plan.join_process |= kind.flag();
+            }
+        }
+        plan.in_userns = plan.join_process & Kind::User.flag() != 0;
+        plan
+    }
+
+    fn cgroup_for(&self, options: &ExecOptions) -> Result<Cgroup> {
+        let mut cgroup = self.state.cgroup.clone();
+        if options.cgroups.is_empty() {
+            return if cgroup.exists() { cgroup.beside(self.state.pid) } else { Ok(cgroup) };
+        }
+        for (controllers, path) in &options.cgroups {
+            let names: Option<Vec<&str>> = controllers.as_ref().map(|names| names.iter().map(String::as_str).collect());
+            cgroup = cgroup.below(names.as_deref(), path)?;
+        }
+        Ok(cgroup)
+    }
+
+    fn root(&self) -> &Path {
+        self.dir.path().parent().unwrap_or(Path::new("/"))
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::WrongStatus, "cannot exec in a stopped container")
+}
+
+/// The container's user namespace says whether groups may be set in it.
+fn may_set_groups(pid: i32) -> bool {
+    !std::fs::read_to_string(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.trim() == "deny")
+}

@@ -1,0 +1,22 @@
+//! pause and resume: all processes of a container frozen, and thawed again.
+
+use super::{Container, Status};
+use crate::error::{Error, ErrorKind, Result};
+
+impl Container {
+    /// Freezes all processes.
+    pub fn pause(&self) -> Result<()> {
+        match self.status()? {
+            Status::Running | Status::Created => self.state.cgroup.freeze(),
+            Status::Paused | Status::Stopped => Err(Error::new(ErrorKind::WrongStatus, "container not running")),
+        }
+    }
+
+    /// Lets all processes go on.
+    pub fn resume(&self) -> Result<()> {
+        match self.status()? {
+            Status::Paused => self.state.cgroup.thaw(),
+            _ => Err(Error::new(ErrorKind::WrongStatus, "container not paused")),
+        }
+    }
+}

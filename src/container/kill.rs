@@ -1,0 +1,54 @@
+//! kill: a signal to init, or to all processes of a container.
+
+use super::Container;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::{Errno, pidfd};
+use nix::libc;
+use std::os::fd::AsFd;
+
+impl Container {
+    /// Sends a signal to init; to every process with `all`, or where SIGKILL to init would leave processes behind
+    /// because they have no pid namespace that ends with it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WrongStatus`] `container not running` when init has ended, unless `all` is asked for.
+    pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+        // A configuration that cannot be read any more keeps nobody from being killed.
+        let is_whole = all || (signal == libc::SIGKILL && !self.has_own_pids().unwrap_or(false));
+        if is_whole && self.state.cgroup.exists() {
+            return self.kill_all(signal, all);
+        }
+        // Without a cgroup init is the only process that is known to be the container's.
+        let init = match self.init()? {
+            None if all => return Ok(()),
+            found => found.ok_or_else(not_running)?,
+        };
+        let sent = pidfd::send_signal(init.as_fd(), signal);
+        let thawed = if signal == libc::SIGKILL { self.thaw_for_kill() } else { Ok(()) };
+        match sent {
+            Err(Errno::ESRCH) => Err(not_running()),
+            Err(errno) => Err(Error::system(format!("signal init, process {}", self.state.pid), errno)),
+            Ok(()) => thawed,
+        }
+    }
+
+    fn kill_all(&self, signal: i32, all: bool) -> Result<()> {
+        if !all && self.init()?.is_none() {
+            return Err(not_running());
+        }
+        self.state.cgroup.kill(signal)
+    }
+
+    /// A frozen process on v1 does not die of SIGKILL before it is thawed.
+    fn thaw_for_kill(&self) -> Result<()> {
+        match self.state.cgroup.is_frozen()? {
+            true => self.state.cgroup.thaw(),
+            false => Ok(()),
+        }
+    }
+}
+
+fn not_running() -> Error {
+    Error::new(ErrorKind::WrongStatus, "container not running")
+}

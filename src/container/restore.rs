@@ -1,0 +1,316 @@
+//! restore: a container from the images of a checkpoint.
+//!
+//! The bundle says what the container is, the images say what it was doing. CRIU makes its init a child of ours, as
+//! creating it would have, and from then on there is no difference: the same state, the same verbs.
+
+use super::create::{self, CreateOptions};
+use super::restore_root::RestoreRoot;
+use super::rollback::Rollback;
+use super::state::{State, StateDir};
+use super::streams::{self, Streams};
+use super::{Container, Started, external, hooks, mount_points};
+use crate::criu::images::{self, Directories};
+use crate::criu::options::{self, DirectoryFds, RESTORE_LOG, RestoreOptions, RestoreTarget};
+use crate::criu::{Launch, Notification, Program, Session, Task, external as names, is_taken_pid, require_features};
+use crate::error::{Context, Error, Result};
+use crate::plan::namespaces::{self, Join, Kind, Namespace};
+use crate::plan::process::cstring;
+use crate::plan::{RootfsPlan, idmap};
+use crate::spec::{self, Config};
+use crate::sys::clone::{Clone, clone_child, exit_now};
+use crate::sys::pidfd::{self, Exit};
+use crate::sys::{Errno, fd, ns, path, proc, socket};
+use nix::fcntl::OFlag;
+use nix::libc;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long the pid of a dumped process may stay in use in a pid namespace that the container joins.
+const REAPING_PATIENCE: Duration = Duration::from_secs(5);
+const REAPING_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a killed process may take to end, in milliseconds.
+const END_PATIENCE: i32 = 1000;
+
+/// Restores the container `id`, whose state is kept below `root`. Whatever was made is removed again if it fails.
+pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOptions) -> Result<(Container, Started)> {
+    spec::validate::id(id)?;
+    let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("bundle {}", options.bundle.display()))?;
+    let config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
+    spec::validate::spec(&config.spec)?;
+    let directories = Directories::open(&asked.options.image_path, asked.options.work_path.as_deref())?;
+    let streams = streams::prepare(create::has_terminal(&config.spec), &options.streams)?;
+
+    let mut undo = Rollback::default();
+    let dir = StateDir::make(root, id)?;
+    undo.add("state directory", {
+        let dir = dir.clone();
+        move || dir.remove()
+    });
+    let (cgroup_plan, view) = create::plan_cgroup(&config.spec, id, options)?;
+    let cgroup = create::make_cgroup(cgroup_plan.as_ref())?;
+    undo.add("cgroup", {
+        let cgroup = cgroup.clone();
+        move || cgroup.remove()
+    });
+    if let Some(plan) = &cgroup_plan {
+        cgroup.apply(plan)?;
+    }
+    let plan = external::plan(&config.spec, &bundle, &view)?;
+    let state = create::first_state(&config, id, &bundle, &cgroup, options)?;
+    let mut restoring = Restoring { dir, config, state, asked, console: None, init: None, others: children() };
+    let restored = restoring.run(&plan, &directories, streams).and_then(|started| {
+        super::announce(&started, options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
+        Ok(started)
+    });
+    let started = restored.inspect_err(|_| restoring.end())?;
+    undo.disarm();
+    Ok((Container::new(restoring.dir, restoring.state, restoring.config.spec), started))
+}
+
+/// A container on its way back.
+struct Restoring<'a> {
+    dir: StateDir,
+    config: Config,
+    state: State,
+    asked: &'a RestoreOptions,
+    /// Who receives its terminal.
+    console: Option<OwnedFd>,
+    /// Its init, as soon as there is one.
+    init: Option<OwnedFd>,
+    /// Children that are not its processes: those that were there before.
+    others: Vec<i32>,
+}
+
+/// What every attempt to restore works with.
+struct Setting<'a> {
+    plan: &'a RootfsPlan,
+    rootfs: OwnedFd,
+    directories: &'a Directories,
+    joined: Vec<(Join, Option<OwnedFd>)>,
+    stdio: [Option<OwnedFd>; 3],
+}
+
+impl Restoring<'_> {
+    fn run(&mut self, plan: &RootfsPlan, directories: &Directories, mut streams: Streams) -> Result<Started> {
+        let rootfs = external::open_directory(&self.state.rootfs)?;
+        mount_points::make(plan, rootfs.as_fd())?;
+        let joined = self.open_namespaces()?;
+        let (stdio, console) = streams.take_inside();
+        self.console = console;
+        let linux = crate::plan::linux(&self.config.spec)?;
+        let root_group = idmap::plan(linux)?.and_then(|maps| maps.groups.outside(0));
+        let _admitted = root_group.map(|gid| directories.admit(gid)).transpose()?;
+        let setting = Setting { plan, rootfs, directories, joined, stdio: self.stdio(stdio)? };
+        let shares_pids = setting.joined.iter().any(|(join, _)| join.kind == Kind::Pid);
+        let start = Instant::now();
+        while let Err(err) = self.attempt(&setting) {
+            // The process that was dumped keeps its pid until its parent, whoever that is now, has reaped it.
+            if !(shares_pids && is_taken_pid(&err) && start.elapsed() < REAPING_PATIENCE) {
+                return Err(images::explain(err, &directories.log(RESTORE_LOG)));
+            }
+            self.end();
+            std::thread::sleep(REAPING_PAUSE);
+        }
+        // The ends of pipes that the container has are not ours to keep open.
+        drop(setting);
+        self.started(streams)
+    }
+
+    fn attempt(&mut self, setting: &Setting<'_>) -> Result<()> {
+        let mut stdio = [const { None }; 3];
+        for (copy, stream) in stdio.iter_mut().zip(&setting.stdio) {
+            *copy = stream.as_ref().map(OwnedFd::try_clone).transpose().context(|| "duplicate a descriptor")?;
+        }
+        let passed = setting.joined.iter().filter_map(|(_, fd)| fd.as_ref()).map(AsFd::as_fd).collect();
+        let program = Program::find()?;
+        let mut session = Session::start(&program, Launch { stdio, passed })?;
+        program.check_version(&mut session)?;
+        require_features(&mut session, false, self.asked.options.lazy_pages)?;
+        // CRIU restores into the cgroups that it is in itself.
+        self.state.cgroup.attach(session.pid())?;
+
+        let root = RestoreRoot::mount(&self.state.rootfs, &self.dir)?;
+        let target = self.target(setting, root.path(), session.pid())?;
+        let fds = DirectoryFds {
+            images: setting.directories.images.as_raw_fd(),
+            work: setting.directories.work.as_ref().map(AsRawFd::as_raw_fd),
+        };
+        let wanted = options::restore(self.asked, target, fds);
+        session.run(Task::Restore, wanted, &mut |notification| self.notified(notification)).map(drop)
+    }
+
+    fn target(&self, setting: &Setting<'_>, root: &Path, criu: i32) -> Result<RestoreTarget> {
+        let binds = external::binds(setting.plan, setting.rootfs.as_fd())?;
+        let descriptors = images::read_descriptors(&self.asked.options.image_path)?;
+        let mut target = RestoreTarget {
+            root: external::path_text(root.to_owned())?,
+            config_file: options::config_file(|name| self.state.annotations.get(name).cloned()),
+            mounts: names::restored_mounts(&binds, !setting.plan.masked_paths.is_empty()),
+            inherited: names::inherited_pipes(&descriptors),
+            joined: Vec::new(),
+            cgroups: cgroups_of(criu)?,
+        };
+        for (join, fd) in &setting.joined {
+            target_namespace(&mut target, join, fd.as_ref())?;
+        }
+        Ok(target)
+    }
+
+    /// Opens the namespaces to join that CRIU is given by descriptor.
+    fn open_namespaces(&self) -> Result<Vec<(Join, Option<OwnedFd>)>> {
+        let linux = crate::plan::linux(&self.config.spec)?;
+        let open = |join: Join| {
+            let opened = match names::namespace_key(join.kind.proc_name()) {
+                Some(_) => Some(
+                    path::open(&join.path, OFlag::O_RDONLY)
+                        .context(|| format!("open {} namespace {}", join.kind.name(), join.path.to_string_lossy()))?,
+                ),
+                None => None,
+            };
+            Ok((join, opened))
+        };
+        namespaces::plan(linux)?.join.into_iter().map(open).collect()
+    }
+
+    /// Returns the standard streams of CRIU, which a restored process may have as its own: the given ones, else ours,
+    /// except beside a terminal.
+    fn stdio(&self, given: [Option<OwnedFd>; 3]) -> Result<[Option<OwnedFd>; 3]> {
+        if create::has_terminal(&self.config.spec) {
+            return Ok(given);
+        }
+        let mut streams = given;
+        for (number, stream) in (0..).zip(&mut streams) {
+            if stream.is_none() {
+                let ours = fd::inherited(number).context(|| format!("find standard stream {number}"))?;
+                *stream = Some(ours.try_clone_to_owned().context(|| "duplicate a descriptor")?);
+            }
+        }
+        Ok(streams)
+    }
+
+    fn notified(&mut self, notification: Notification<'_>) -> Result<()> {
+        match notification {
+            Notification::SetupNamespaces { pid } => {
+                self.adopt(pid)?;
+                self.bring_loopback_up()?;
+                self.run_hooks()
+            }
+            Notification::PostRestore { pid } => {
+                // Where no namespace is created there is no earlier word of it.
+                self.adopt(pid)?;
+                self.dir.save_config(&self.config)?;
+                self.dir.save(&self.state)
+            }
+            Notification::OrphanPtsMaster(master) => self.send_terminal(&master),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a process for init.
+    fn adopt(&mut self, pid: i32) -> Result<()> {
+        let attempt = || format!("open restored init, process {pid}");
+        self.init = Some(pidfd::open(pid).context(attempt)?);
+        self.state.pid = pid;
+        self.state.start_time = proc::stat(pid).context(attempt)?.start_time;
+        Ok(())
+    }
+
+    /// Brings the loopback interface of a new network namespace up, as creating the container did: CRIU leaves network
+    /// interfaces to us, and connections over this one are restored after it.
+    fn bring_loopback_up(&self) -> Result<()> {
+        let linux = crate::plan::linux(&self.config.spec)?;
+        if namespaces::of(linux, Kind::Network) != Namespace::Private {
+            return Ok(());
+        }
+        let attempt = || "bring the loopback interface up";
+        let name = cstring(format!("/proc/{}/ns/net", self.state.pid).as_ref(), "namespace")?;
+        let network = path::open(&name, OFlag::O_RDONLY).context(attempt)?;
+        let child = clone_child(Clone::default(), || {
+            let done = ns::join(network.as_fd(), Kind::Network.flag()).and_then(|()| ns::loopback_up());
+            exit_now(done.map_or_else(|errno| errno as i32, |()| 0));
+        });
+        match pidfd::reap(child.context(attempt)?.pid).context(attempt)? {
+            Exit::Code(0) => Ok(()),
+            Exit::Code(errno) => Err(Error::system(attempt(), Errno::from_raw(errno))),
+            Exit::Signal(signal) => Err(Error::other(format!("{}: killed by signal {signal}", attempt()))),
+        }
+    }
+
+    #[allow(deprecated, reason = "prestart hooks are still part of the contract with container engines")]
+    fn run_hooks(&self) -> Result<()> {
+        let Some(listed) = self.config.spec.hooks() else { return Ok(()) };
+        let state = hooks::state_json(&self.state, "creating");
+        hooks::run("prestart", listed.prestart().as_ref(), &self.state.bundle, &state)?;
+        hooks::run("createRuntime", listed.create_runtime().as_ref(), &self.state.bundle, &state)
+    }
+
+    fn send_terminal(&self, master: &OwnedFd) -> Result<()> {
+        match &self.console {
+            Some(socket) => {
+                socket::send(socket.as_fd(), b"/dev/ptmx", Some(master.as_fd())).context(|| "send the terminal")
+            }
+            None => {
+                log::warn!("nobody takes the terminal of the restored processes: they will be hung up");
+                Ok(())
+            }
+        }
+    }
+
+    fn started(&mut self, streams: Streams) -> Result<Started> {
+        // When no terminal has been sent, none will be.
+        self.console = None;
+        let init = self.init.as_ref().ok_or_else(|| Error::other("criu did not tell which process init is"))?;
+        let pidfd = init.try_clone().context(|| "duplicate a descriptor")?;
+        Ok(Started { pid: self.state.pid, pidfd, io: streams.into_io()? })
+    }
+
+    /// Ends whatever has been restored and reaps it. CRIU has ended it already unless it had finished.
+    fn end(&mut self) {
+        let mut killed = match self.state.cgroup.exists() {
+            true => self.state.cgroup.kill(libc::SIGKILL),
+            false => Ok(()),
+        };
+        if let Some(init) = self.init.take() {
+            match pidfd::send_signal(init.as_fd(), libc::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => killed = killed.and(Err(errno).context(|| format!("kill process {}", self.state.pid))),
+            }
+        }
+        if let Err(err) = killed {
+            log::debug!("could not end the restored processes: {err}");
+        }
+        for pid in children().into_iter().filter(|pid| !self.others.contains(pid)) {
+            // A hook may have left a process of its own to us, which goes on.
+            let ended = pidfd::open(pid).and_then(|process| pidfd::wait_ended(process.as_fd(), END_PATIENCE));
+            if ended == Ok(true) {
+                _ = pidfd::reap(pid);
+            }
+        }
+    }
+}
+
+/// Adds a namespace that is joined: by descriptor where CRIU has left it out at the dump, else by path.
+fn target_namespace(target: &mut RestoreTarget, join: &Join, opened: Option<&OwnedFd>) -> Result<()> {
+    match (opened, names::namespace_key(join.kind.proc_name()), join.kind) {
+        (Some(opened), Some(key), _) => target.inherited.push((opened.as_raw_fd(), key.to_owned())),
+        (_, _, Kind::Cgroup) => return Err(Error::invalid("criu cannot restore into a cgroup namespace that exists")),
+        _ => target.joined.push((join.kind.proc_name().to_owned(), external::text(&join.path)?)),
+    }
+    Ok(())
+}
+
+/// Returns the cgroups that a process is in: controllers, one by one, and path.
+fn cgroups_of(pid: i32) -> Result<Vec<(String, String)>> {
+    let file = format!("/proc/{pid}/cgroup");
+    let text = std::fs::read_to_string(&file).context(|| format!("read {file}"))?;
+    Ok(names::cgroup_roots(&text))
+}
+
+/// Returns the processes that are children of the calling thread; none where the kernel does not tell
+/// (CONFIG_PROC_CHILDREN).
+fn children() -> Vec<i32> {
+    let text = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}

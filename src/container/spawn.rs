@@ -1,0 +1,207 @@
+//! The parent's half of making a process: opening what the inside needs, the clone, and the handshake up to Ready.
+
+use super::streams::Streams;
+use crate::cgroup::Entry;
+use crate::error::{Context, Error, ErrorKind, Result, describe};
+use crate::handshake::{self, Message, Outside};
+use crate::init::{self, Descriptors};
+use crate::plan::InitPlan;
+use crate::plan::mounts::MountAction;
+use crate::plan::step::Step;
+use crate::sys::clone::{Child, Clone, clone_child};
+use crate::sys::mount::{self, Attributes};
+use crate::sys::pidfd::{self, Exit};
+use crate::sys::{self, Errno, path, proc};
+use nix::fcntl::OFlag;
+use nix::libc;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A process that waits to be let go on.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its pid, as we see it.
+    pub pid: i32,
+    /// A descriptor that stands for it.
+    pub pidfd: OwnedFd,
+    handshake: Outside,
+}
+
+/// Opens what the inside needs beside its streams.
+pub fn descriptors(plan: &InitPlan, streams: &mut Streams) -> Result<(Descriptors, Outside)> {
+    let (outside, inside) = handshake::pair().context(|| "make the handshake's sockets")?;
+    let (stdio, console_socket) = streams.take_inside();
+    let joins = plan.namespaces.join.iter().map(|join| {
+        let attempt = || format!("open {} namespace {}", join.kind.name(), join.path.to_string_lossy());
+        path::open(&join.path, OFlag::O_RDONLY).context(attempt)
+    });
+    let mut descriptors = Descriptors {
+        handshake: inside,
+        proc: proc::open_root().context(|| "open /proc")?,
+        joins: joins.collect::<Result<_>>()?,
+        stdio,
+        rootfs: None,
+        bind_sources: Vec::new(),
+        console_socket,
+        exec_fifo: None,
+        creating_state: None,
+        created_state: None,
+        cgroup: None,
+        cgroup_tasks: Vec::new(),
+    };
+    if plan.namespaces.in_userns && plan.namespaces.own_mounts {
+        open_trees(plan, &mut descriptors)?;
+    }
+    Ok((descriptors, outside))
+}
+
+/// Opens what the root of a user namespace may not be able to reach: it has no power over the directories on the way.
+fn open_trees(plan: &InitPlan, descriptors: &mut Descriptors) -> Result<()> {
+    let root = &plan.rootfs;
+    let rootfs = detached(&root.source, true).context(|| format!("open rootfs {}", root.source.to_string_lossy()))?;
+    descriptors.rootfs = Some(rootfs);
+    for step in &root.mounts {
+        descriptors.bind_sources.push(match &step.action {
+            MountAction::Bind { source, recursive } => Some(detached(source, *recursive).context(|| step)?),
+            _ => None,
+        });
+    }
+    Ok(())
+}
+
+/// Returns a copy of the tree at `path` that takes part in the host's mount events no more than the inside's own copies
+/// would: as a slave.
+fn detached(path: &CStr, recursive: bool) -> sys::Result<OwnedFd> {
+    let place = path::open(path, OFlag::O_PATH)?;
+    let tree = mount::clone_tree(place.as_fd(), recursive)?;
+    mount::set_attributes(tree.as_fd(), Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() }, true)?;
+    Ok(tree)
+}
+
+/// Clones init, in its cgroup where the kernel can do that.
+pub fn init(plan: &mut InitPlan, mut descriptors: Descriptors, handshake: Outside, cgroup: Entry) -> Result<Spawned> {
+    let withheld = Some(handshake.as_fd());
+    let mut request = Clone { flags: plan.namespaces.clone_flags, withheld, ..Clone::default() };
+    descriptors.cgroup_tasks = cgroup.tasks;
+    if plan.namespaces.joiner {
+        // The joiner stays where we are; it clones init into the cgroup.
+        request.flags = 0;
+        descriptors.cgroup = cgroup.clone_into;
+    } else {
+        request.cgroup = cgroup.clone_into.as_ref().map(AsFd::as_fd);
+    }
+    let child = clone_child(request, || init::run(plan, &descriptors)).context(|| "clone the container's init")?;
+    // The inside's end must be in its hands alone, or its end would go unnoticed.
+    drop(descriptors);
+    match plan.namespaces.joiner {
+        true => introduced(child, handshake, plan),
+        false => {
+            let pidfd = child.pidfd.map_or_else(|| open(child.pid), Ok)?;
+            Ok(Spawned { pid: child.pid, pidfd, handshake })
+        }
+    }
+}
+
+/// Clones the joiner of a process that exec adds.
+pub fn exec(plan: &mut InitPlan, descriptors: Descriptors, handshake: Outside) -> Result<Spawned> {
+    let request = Clone { withheld: Some(handshake.as_fd()), ..Clone::default() };
+    let child = clone_child(request, || init::run_exec(plan, &descriptors)).context(|| "clone a process")?;
+    drop(descriptors);
+    introduced(child, handshake, plan)
+}
+
+/// Waits until the process that the joiner cloned introduces itself, and for the joiner's end.
+fn introduced(joiner: Child, handshake: Outside, plan: &InitPlan) -> Result<Spawned> {
+    let mut joiner = Spawned { pid: joiner.pid, pidfd: joiner.pidfd.map_or_else(|| open(joiner.pid), Ok)?, handshake };
+    let received = joiner.handshake.receive().context(|| "wait for the container's init");
+    let received = received.or_else(|err| joiner.kill().and(Err(err)))?;
+    let pid = received.as_ref().map_or(joiner.pid, |received| received.pid);
+    let spawned = if pid == joiner.pid {
+        joiner
+    } else {
+        pidfd::reap(joiner.pid).context(|| "wait for the joining process")?;
+        // An unreaped child keeps its pid, so it cannot have become another process.
+        joiner.pidfd = open(pid)?;
+        Spawned { pid, ..joiner }
+    };
+    match received.map(|received| received.message) {
+        Some(Message::Hello) => Ok(spawned),
+        other => {
+            let err = spawned.failed(other, plan);
+            spawned.kill()?;
+            Err(err)
+        }
+    }
+}
+
+fn open(pid: i32) -> Result<OwnedFd> {
+    pidfd::open(pid).context(|| format!("open process {pid}"))
+}
+
+impl Spawned {
+    /// Lets the process go on. One that has failed in the meantime is not told any more, but has said why.
+    pub fn proceed(&self) -> Result<()> {
+        match self.handshake.proceed() {
+            Err(Errno::EPIPE) => Ok(()),
+            other => other.context(|| "talk to the container's init"),
+        }
+    }
+
+    /// Waits until only the program is missing, and returns the seccomp listener if there is one; `at_mounts` is called
+    /// when the mounts are there, if the plan pauses for that.
+    pub fn wait_ready(&self, plan: &InitPlan, at_mounts: impl FnOnce() -> Result<()>) -> Result<Option<OwnedFd>> {
+        let mut at_mounts = Some(at_mounts);
+        loop {
+            let received = self.handshake.receive().context(|| "wait for the container's init")?;
+            let Some(received) = received else { return Err(self.failed(None, plan)) };
+            match received.message {
+                // From an init that needed no joiner, whose pid the clone has told already.
+                Message::Hello => {}
+                Message::Mounted => {
+                    at_mounts.take().map_or(Ok(()), |call| call())?;
+                    self.proceed()?;
+                }
+                Message::Ready => return Ok(received.fd),
+                other => return Err(self.failed(Some(other), plan)),
+            }
+        }
+    }
+
+    /// Waits until the process has executed its program, which closes its end of the handshake.
+    pub fn wait_executed(&self, plan: &InitPlan) -> Result<()> {
+        match self.handshake.receive().context(|| "wait for the process")? {
+            None => Ok(()),
+            Some(received) => Err(self.failed(Some(received.message), plan)),
+        }
+    }
+
+    /// Ends the process and reaps it.
+    pub fn kill(&self) -> Result<()> {
+        match pidfd::send_signal(self.pidfd.as_fd(), libc::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(Error::system(format!("kill process {}", self.pid), errno)),
+        }
+        match pidfd::reap(self.pid) {
+            // Reaped when its failure was reported.
+            Ok(_) | Err(Errno::ECHILD) => Ok(()),
+            Err(errno) => Err(Error::system(format!("wait for process {}", self.pid), errno)),
+        }
+    }
+
+    /// Returns the failure that a message, or its absence, means. The process has ended or is ending.
+    fn failed(&self, message: Option<Message>, plan: &InitPlan) -> Error {
+        let text = match message {
+            Some(Message::Failed(failure)) => match failure.step {
+                Step::Program | Step::Exec => failure.describe(plan),
+                _ => format!("error during container init: {}", failure.describe(plan)),
+            },
+            Some(other) => format!("container init said {other:?} out of turn"),
+            None => match pidfd::reap(self.pid) {
+                Ok(Exit::Signal(signal)) => format!("container init was killed by signal {signal}"),
+                Ok(Exit::Code(code)) => format!("container init ended with exit status {code}"),
+                Err(errno) => format!("container init ended: {}", describe(errno)),
+            },
+        };
+        Error::new(ErrorKind::Init, text).context("unable to start container process")
+    }
+}

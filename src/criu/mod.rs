@@ -1,0 +1,144 @@
+//! Checkpoint and restore through CRIU: its program, its protocol, its options and its images.
+//!
+//! What lives here knows CRIU and nothing of a container's life: no state, no locks, no cgroups, no hooks.
+//! [`container`](crate::container) puts those together with a [`Session`] for the verbs checkpoint and restore.
+
+pub mod external;
+pub mod images;
+mod notify;
+pub mod options;
+mod rpc;
+
+pub use notify::Notification;
+pub use rpc::{Launch, Observer, Session, Task, is_taken_pid};
+
+use crate::error::{Error, ErrorKind, Result};
+use rust_criu::rust_criu_protobuf::rpc::Criu_features;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Where CRIU, and what it executes (iptables, tar), is looked for when PATH does not say, or does not have it.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The oldest CRIU that is supported.
+const MINIMUM: Version = Version { major: 4, minor: 0, sublevel: 0 };
+
+/// A version of CRIU.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Version {
+    /// The first number.
+    pub major: i32,
+    /// The second number.
+    pub minor: i32,
+    /// The third number, 0 where there is none.
+    pub sublevel: i32,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)?;
+        if self.sublevel != 0 { write!(f, ".{}", self.sublevel) } else { Ok(()) }
+    }
+}
+
+/// The CRIU program of this machine.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Program {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The PATH that it gets.
+    pub search_path: OsString,
+}
+
+impl Program {
+    /// Finds CRIU in PATH, which may be unset, or where administrators' programs are.
+    pub fn find() -> Result<Self> {
+        let search_path = search_path(std::env::var_os("PATH"));
+        let found = find_executable(&search_path, "criu")
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "exec: \"criu\": executable file not found in $PATH"))?;
+        Ok(Self { path: found, search_path })
+    }
+
+    /// Checks that a session's CRIU is one that this runtime works with.
+    pub fn check_version(&self, session: &mut Session) -> Result<Version> {
+        let found = session.version()?;
+        log::debug!("using criu {found} at {}", self.path.display());
+        if found >= MINIMUM {
+            return Ok(found);
+        }
+        let path = self.path.display();
+        Err(Error::new(ErrorKind::Criu, format!("criu {found} at {path} is too old: {MINIMUM} or newer is needed")))
+    }
+}
+
+/// Checks that CRIU has the features that the wanted work depends on, on this kernel.
+pub fn require_features(session: &mut Session, mem_track: bool, lazy_pages: bool) -> Result<()> {
+    if !mem_track && !lazy_pages {
+        return Ok(());
+    }
+    let wanted = Criu_features { mem_track: Some(mem_track), lazy_pages: Some(lazy_pages), ..Criu_features::default() };
+    let found = session.features(wanted).map_err(|err| err.context("criu feature check failed"))?;
+    let mut missing = Vec::new();
+    if mem_track && !found.mem_track() {
+        missing.push("MemTrack");
+    }
+    if lazy_pages && !found.lazy_pages() {
+        missing.push("LazyPages");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = missing.join(" ");
+    Err(Error::new(ErrorKind::Criu, format!("criu is missing features: [{missing}]")))
+}
+
+/// Returns the directories of `path`, followed by the default ones that it lacks.
+fn search_path(path: Option<OsString>) -> OsString {
+    let given = path.unwrap_or_default();
+    // A relative entry would make root execute what the working directory holds.
+    let mut all: Vec<PathBuf> = std::env::split_paths(&given).filter(|p| p.is_absolute()).collect();
+    for directory in std::env::split_paths(DEFAULT_PATH) {
+        if !all.contains(&directory) {
+            all.push(directory);
+        }
+    }
+    // No entry has a colon: all come from a split at colons.
+    std::env::join_paths(all).unwrap_or_else(|_| DEFAULT_PATH.into())
+}
+
+fn find_executable(search_path: &OsStr, name: &str) -> Option<PathBuf> {
+    std::env::split_paths(search_path).map(|dir| dir.join(name)).find(|path| is_executable(path))
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_is_completed_and_made_absolute() {
+        let cases = [
+            (None, DEFAULT_PATH.to_owned()),
+            (Some(""), DEFAULT_PATH.to_owned()),
+            (Some("/opt/bin:.:"), format!("/opt/bin:{DEFAULT_PATH}")),
+            (Some("/bin:/usr/bin"), "/bin:/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin".to_owned()),
+        ];
+        for (given, expected) in cases {
+            assert_eq!(search_path(given.map(OsString::from)), OsString::from(expected));
+        }
+    }
+
+    #[test]
+    fn versions_compare_and_print_by_number() {
+        let version = |major, minor, sublevel| Version { major, minor, sublevel };
+        assert!(version(3, 19, 0) < MINIMUM && version(4, 0, 0) >= MINIMUM);
+        assert!(version(4, 10, 0) > version(4, 2, 1));
+        assert_eq!(version(4, 2, 1).to_string(), "4.2.1");
+        assert_eq!(version(4, 0, 0).to_string(), "4.0");
+    }
+}

@@ -1,0 +1,64 @@
+//! Device nodes and symlinks of the container's /dev.
+
+use super::report::{At, Result};
+use crate::plan::RootfsPlan;
+use crate::plan::devices::{DeviceNode, Link};
+use crate::plan::step::Step;
+use crate::sys::path::{self, Missing};
+use crate::sys::{self, Errno, mount, process};
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag, mknodat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Makes all nodes and symlinks.
+pub fn make_all(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
+    // mknod's mode is meant as it stands.
+    let mask = process::set_umask(0);
+    for (index, node) in plan.devices.iter().enumerate() {
+        let made = if plan.bind_devices { bind(node, root) } else { make(node, root) };
+        made.at_nth(Step::Device, index)?;
+    }
+    process::set_umask(mask);
+    for (index, link) in plan.links.iter().enumerate() {
+        make_link(link, root).at_nth(Step::DeviceLink, index)?;
+    }
+    Ok(())
+}
+
+fn make(node: &DeviceNode, root: BorrowedFd<'_>) -> sys::Result<()> {
+    let (parent, name) = path::ensure_parent(root, &node.path)?;
+    let (kind, mode) = (SFlag::from_bits_truncate(node.mode), Mode::from_bits_truncate(node.mode));
+    match mknodat(&parent, name.as_cstr(), kind & SFlag::S_IFMT, mode, node.device) {
+        // The image brought it along.
+        Err(Errno::EEXIST) => return Ok(()),
+        Err(Errno::EPERM) => return bind(node, root),
+        other => other?,
+    }
+    if (node.uid, node.gid) == (0, 0) {
+        return Ok(());
+    }
+    let (uid, gid) = (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)));
+    nix::unistd::fchownat(parent, name.as_cstr(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+/// Binds the host's node of the same path: a user namespace may not make nodes.
+fn bind(node: &DeviceNode, root: BorrowedFd<'_>) -> sys::Result<()> {
+    let source = path::open(&node.path, OFlag::O_PATH)?;
+    let tree = mount::clone_tree(source.as_fd(), false)?;
+    let target = path::ensure_in_root(root, &node.path, Missing::File)?;
+    mount::attach(tree.as_fd(), target.as_fd())
+}
+
+fn make_link(link: &Link, root: BorrowedFd<'_>) -> sys::Result<()> {
+    let (parent, name) = path::ensure_parent(root, &link.path)?;
+    match nix::unistd::symlinkat(link.to.as_c_str(), &parent, name.as_cstr()) {
+        // A ptmx that an image brought along would open the host's ptys instead of the container's.
+        Err(Errno::EEXIST) if link.path.as_c_str() == c"/dev/ptmx" => {
+            nix::unistd::unlinkat(&parent, name.as_cstr(), UnlinkatFlags::NoRemoveDir)?;
+            nix::unistd::symlinkat(link.to.as_c_str(), &parent, name.as_cstr())
+        }
+        Err(Errno::EEXIST) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,53 @@
+//! Hooks that run inside: each a child of init that is given the container's state on its standard input.
+
+use super::report::{Result, failure};
+use crate::plan::hooks::HookPlan;
+use crate::plan::step::{Failure, HookEnd, Step};
+use crate::sys::clone::{Clone, clone_child, exit_now};
+use crate::sys::pidfd::{self, Exit};
+use crate::sys::{self, Errno, fd, process};
+use nix::libc;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Exit code of a hook that could not be executed; its error number is lost, but a missing program is the usual one.
+const NOT_EXECUTED: i32 = 127;
+
+/// Runs the hooks one after the other; the first that fails ends it.
+pub fn run_all(hooks: &[HookPlan], state: Option<&OwnedFd>, step: Step) -> Result<()> {
+    for (index, hook) in hooks.iter().enumerate() {
+        let failed = |end: HookEnd| Failure { errno: end.pack(), ..failure(step, index, Errno::UnknownErrno) };
+        match run(hook, state) {
+            Ok(Exit::Code(0)) => {}
+            Ok(Exit::Code(code)) => return Err(failed(HookEnd::Code(code))),
+            Ok(Exit::Signal(signal)) => return Err(failed(HookEnd::Signal(signal))),
+            Err(Errno::ETIMEDOUT) => return Err(failed(HookEnd::Timeout)),
+            Err(errno) => return Err(failed(HookEnd::Errno(errno as i32))),
+        }
+    }
+    Ok(())
+}
+
+fn run(hook: &HookPlan, state: Option<&OwnedFd>) -> sys::Result<Exit> {
+    let child = clone_child(Clone::default(), || become_hook(hook, state))?;
+    let millis = hook.timeout.map_or(-1, |seconds| i32::try_from(seconds).unwrap_or(i32::MAX / 1000) * 1000);
+    let pidfd = child.pidfd.ok_or(Errno::EBADF)?;
+    if pidfd::wait_ended(pidfd.as_fd(), millis)? {
+        return pidfd::reap(child.pid);
+    }
+    pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL)?;
+    pidfd::reap(child.pid)?;
+    Err(Errno::ETIMEDOUT)
+}
+
+fn become_hook(hook: &HookPlan, state: Option<&OwnedFd>) -> ! {
+    if let Some(state) = state {
+        let given = fd::rewind(state.as_fd()).and_then(|()| fd::dup_to(state.as_fd(), 0));
+        if given.is_err() {
+            exit_now(NOT_EXECUTED);
+        }
+    }
+    if process::reset_signals().is_ok() {
+        let _errno = process::execve(&hook.path, &hook.args, &hook.env);
+    }
+    exit_now(NOT_EXECUTED)
+}

@@ -1,0 +1,104 @@
+//! Getting into the namespaces: joining, cloning init from the joiner, becoming root of the user namespace.
+
+use super::Descriptors;
+use super::report::{At, Result, failure};
+use crate::plan::InitPlan;
+use crate::plan::namespaces::{Join, Kind};
+use crate::plan::step::Step;
+use crate::sys::clone::{Clone, clone_child};
+use crate::sys::{Errno, fd, ns, path, process};
+use nix::fcntl::OFlag;
+use nix::libc;
+use std::os::fd::AsFd;
+
+/// The most namespaces that can be joined: one of each kind.
+const KINDS: usize = Kind::ALL.len();
+
+/// Joins what the plan joins; with a joiner also sets the clocks of the time namespace that init will be born in.
+pub fn enter(plan: &InitPlan, with: &Descriptors) -> Result<()> {
+    if plan.namespaces.joiner {
+        // What is joined may hold processes of another container that may ptrace us from now on (CVE-2016-9962).
+        process::set_dumpable(false).at(Step::JoinNamespace)?;
+    }
+    join_all(&plan.namespaces.join, with)?;
+    if let Some(offsets) = &plan.namespaces.time_offsets {
+        ns::unshare(Kind::Time.flag()).at(Step::TimeOffsets)?;
+        let file = path::open_at(with.proc.as_fd(), c"self/timens_offsets", OFlag::O_WRONLY).at(Step::TimeOffsets)?;
+        fd::write_all(file.as_fd(), offsets.to_bytes()).at(Step::TimeOffsets)?;
+    }
+    Ok(())
+}
+
+/// Joins the namespaces of a running container.
+pub fn enter_running(plan: &InitPlan, with: &Descriptors) -> Result<()> {
+    process::set_dumpable(false).at(Step::JoinNamespace)?;
+    match with.joins.first().filter(|_| plan.namespaces.join_process != 0) {
+        Some(init) => ns::join(init.as_fd(), plan.namespaces.join_process).at(Step::JoinNamespace),
+        None => Ok(()),
+    }
+}
+
+/// Clones a process that is the runtime's own child, not the joiner's.
+pub fn clone_sibling(flags: u64, with: &Descriptors, body: impl FnOnce()) -> Result<()> {
+    let cgroup = with.cgroup.as_ref().map(AsFd::as_fd);
+    clone_child(Clone { flags: flags | libc::CLONE_PARENT as u64, cgroup, ..Clone::default() }, body)
+        .at(Step::CloneInit)
+        .map(drop)
+}
+
+/// Joins in two rounds: what the host owns needs the privileges from before the user namespace is joined, what the pod
+/// owns those from after it.
+fn join_all(joins: &[Join], with: &Descriptors) -> Result<()> {
+    let mut done = [false; KINDS];
+    let round = |done: &mut [bool; KINDS], wanted: fn(Kind) -> bool| -> std::result::Result<(), (usize, Errno)> {
+        let mut first_failure = Ok(());
+        for (index, (join, namespace)) in joins.iter().zip(&with.joins).enumerate().take(KINDS) {
+            if done[index] || !wanted(join.kind) {
+                continue;
+            }
+            match ns::join(namespace.as_fd(), join.kind.flag()) {
+                Ok(()) => done[index] = true,
+                Err(errno) => first_failure = first_failure.and(Err((index, errno))),
+            }
+        }
+        first_failure
+    };
+    let at = |(index, errno)| failure(Step::JoinNamespace, index, errno);
+    let before = round(&mut done, |kind| kind != Kind::User);
+    round(&mut done, |kind| kind == Kind::User).map_err(at)?;
+    before.or_else(|_| round(&mut done, |_| true)).map_err(at)
+}
+
+/// Becomes uid 0 and gid 0 of the user namespace, whose maps are written now.
+pub fn become_root(plan: &InitPlan) -> Result<()> {
+    if !plan.namespaces.in_userns {
+        return Ok(());
+    }
+    process::set_gid(0).at(Step::BecomeRoot)?;
+    process::set_uid(0).at(Step::BecomeRoot)?;
+    match process::set_groups(&[]) {
+        // setgroups is denied where the map was written without privilege (user_namespaces(7)).
+        Err(Errno::EPERM) => Ok(()),
+        other => other.at(Step::BecomeRoot),
+    }
+}
+
+/// Makes the namespaces that init makes for itself once it is where it belongs, names the container and brings its
+/// loopback interface up.
+pub fn complete(plan: &InitPlan) -> Result<()> {
+    if plan.namespaces.unshare_cgroup {
+        // Only now is init in its cgroup, which becomes the root of the new namespace.
+        ns::unshare(Kind::Cgroup.flag()).at(Step::CgroupNamespace)?;
+    }
+    if plan.namespaces.unshare_network {
+        ns::unshare(Kind::Network.flag()).at(Step::NetworkNamespace)?;
+        ns::loopback_up().at(Step::Loopback)?;
+    }
+    if let Some(hostname) = &plan.hostname {
+        ns::set_hostname(hostname).at(Step::Hostname)?;
+    }
+    if let Some(domainname) = &plan.domainname {
+        ns::set_domainname(domainname).at(Step::Domainname)?;
+    }
+    Ok(())
+}

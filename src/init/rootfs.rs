@@ -1,0 +1,340 @@
+//! The root file system: made a mount, filled with mounts, protected, and made the root.
+//!
+//! Everything happens through a descriptor of the new root and before it becomes `/`: the host's files, /dev/null among
+//! them, are still in reach, and every place in the container is resolved by the kernel with the container's root as
+//! the limit.
+
+use super::Descriptors;
+use super::report::{At, Result, failure};
+use crate::plan::RootfsPlan;
+use crate::plan::mount_options::{AttributeChange, Parameter, Propagation};
+use crate::plan::mounts::{MountAction, MountStep};
+use crate::plan::step::Step;
+use crate::sys::mount::{self, Attributes};
+use crate::sys::path::{self, Missing};
+use crate::sys::{self, Errno};
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::mount::MsFlags;
+use nix::sys::statfs::PROC_SUPER_MAGIC;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// All attributes that a bind mount loses when its options name some, as with mount(2)'s MS_REMOUNT.
+const ORDINARY: u64 = libc::MOUNT_ATTR_RDONLY
+    | libc::MOUNT_ATTR_NOSUID
+    | libc::MOUNT_ATTR_NODEV
+    | libc::MOUNT_ATTR_NOEXEC
+    | libc::MOUNT_ATTR_NODIRATIME
+    | libc::MOUNT_ATTR_NOSYMFOLLOW
+    | libc::MOUNT_ATTR__ATIME;
+
+/// Cuts the mounts off from the host's and makes the root file system a mount of its own; returns it.
+pub fn mount_root(plan: &RootfsPlan, with: &Descriptors) -> Result<OwnedFd> {
+    let inherited = plan.propagation.unwrap_or(Propagation { kind: libc::MS_SLAVE, recursive: true });
+    // What is unbindable could not be made the root: until then it is private.
+    let until_root = match inherited.kind {
+        libc::MS_UNBINDABLE => Propagation { kind: libc::MS_PRIVATE, ..inherited },
+        _ => inherited,
+    };
+    mount::set_propagation(c"/", flags(until_root)).at(Step::Propagation)?;
+    // pivot_root(2) and MS_MOVE refuse a new root that is shared; its own propagation is set at the end.
+    let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
+    if let Some(tree) = &with.rootfs {
+        // Opened outside, since the path may be out of reach for the user namespace's root: any place will do.
+        let tree = tree.try_clone().map_err(|_| failure(Step::Rootfs, 0, Errno::last()))?;
+        mount::set_attributes(tree.as_fd(), private, false).at(Step::Rootfs)?;
+        let here = path::open(c"/", OFlag::O_PATH | OFlag::O_DIRECTORY).at(Step::Rootfs)?;
+        mount::attach(tree.as_fd(), here.as_fd()).at(Step::Rootfs)?;
+        return Ok(tree);
+    }
+    let place = path::open(&plan.source, OFlag::O_PATH | OFlag::O_DIRECTORY).at(Step::Rootfs)?;
+    let tree = mount::clone_tree(place.as_fd(), true).at(Step::Rootfs)?;
+    mount::set_attributes(tree.as_fd(), private, false).at(Step::Rootfs)?;
+    if inherited.kind == libc::MS_SHARED {
+        make_parent_private(&plan.source)?;
+    }
+    mount::attach(tree.as_fd(), place.as_fd()).at(Step::Rootfs)?;
+    Ok(tree)
+}
+
+/// Makes the mount that holds the root file system private: only a path that is a mount point takes that, so each
+/// parent is tried in turn.
+fn make_parent_private(source: &CStr) -> Result<()> {
+    let mut buffer = [0u8; libc::PATH_MAX as usize];
+    let mut len = source.to_bytes().len();
+    let text = buffer.get_mut(..len).ok_or(failure(Step::Propagation, 0, Errno::ENAMETOOLONG))?;
+    text.copy_from_slice(source.to_bytes());
+    loop {
+        let path = CStr::from_bytes_until_nul(&buffer).unwrap_or(c"/");
+        let path = if path.is_empty() { c"/" } else { path };
+        match mount::set_propagation(path, MsFlags::MS_PRIVATE) {
+            Err(Errno::EINVAL) if len > 0 => {}
+            other => return other.at(Step::Propagation),
+        }
+        len = buffer.iter().take(len).rposition(|&b| b == b'/').unwrap_or(0);
+        buffer[len..].fill(0);
+    }
+}
+
+fn flags(propagation: Propagation) -> MsFlags {
+    let recursive = if propagation.recursive { libc::MS_REC } else { 0 };
+    MsFlags::from_bits_truncate(propagation.kind | recursive)
+}
+
+/// Carries out the mounts.
+pub fn mount_all(plan: &RootfsPlan, root: BorrowedFd<'_>, with: &Descriptors) -> Result<()> {
+    for (index, step) in plan.mounts.iter().enumerate() {
+        let opened = with.bind_sources.get(index).and_then(Option::as_ref).map(AsFd::as_fd);
+        mount_one(index, step, root, opened)?;
+    }
+    Ok(())
+}
+
+fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, opened: Option<BorrowedFd<'_>>) -> Result<()> {
+    match &step.action {
+        MountAction::Filesystem { fstype, parameters, fallback } => {
+            let ordinary = matches!(fstype.to_bytes(), b"proc" | b"sysfs");
+            let target = target(index, step, root, Missing::Directory, ordinary)?;
+            let new = match new_filesystem(fstype, parameters, step.attributes.set) {
+                Err(Errno::EPERM | Errno::EBUSY) if fallback.is_some() => {
+                    let source = fallback.as_deref().unwrap_or_default();
+                    let tree = clone_path(index, source, true)?;
+                    change_attributes(tree.as_fd(), step.attributes).at_nth(Step::MountAttributes, index)?;
+                    tree
+                }
+                other => other.at_nth(Step::Mount, index)?,
+            };
+            place(index, step, new.as_fd(), target.as_fd())
+        }
+        MountAction::Bind { source, recursive } => {
+            let cloned;
+            let tree = match opened {
+                Some(tree) => tree,
+                None => {
+                    cloned = clone_path(index, source, *recursive)?;
+                    cloned.as_fd()
+                }
+            };
+            let directory = path::is_directory(tree).at_nth(Step::MountSource, index)?;
+            let missing = if directory { Missing::Directory } else { Missing::File };
+            let target = target(index, step, root, missing, false)?;
+            change_attributes(tree, step.attributes).at_nth(Step::MountAttributes, index)?;
+            place(index, step, tree, target.as_fd())
+        }
+        MountAction::Remount { bind, parameters } => {
+            let target = path::open_in_root(root, &step.target, OFlag::O_PATH).at_nth(Step::MountTarget, index)?;
+            if !bind {
+                reconfigure(target.as_fd(), parameters, step.attributes).at_nth(Step::Mount, index)?;
+            }
+            change_attributes(target.as_fd(), step.attributes).at_nth(Step::MountAttributes, index)?;
+            finish(index, step, target.as_fd())
+        }
+        MountAction::Symlink { to } => {
+            let (parent, name) = path::ensure_parent(root, &step.target).at_nth(Step::MountTarget, index)?;
+            nix::unistd::symlinkat(to.as_c_str(), parent, name.as_cstr()).at_nth(Step::Mount, index)
+        }
+    }
+}
+
+/// Returns the place of a mount, made where it is missing.
+///
+/// An `ordinary` place may not be reached through a symlink of the image: a /proc elsewhere than at /proc would leave
+/// masks and read-only paths without effect. Nor may an image lead another mount onto a file of procfs (CVE-2019-16884).
+fn target(index: usize, step: &MountStep, root: BorrowedFd<'_>, missing: Missing, ordinary: bool) -> Result<OwnedFd> {
+    let mut target = path::ensure_in_root(root, &step.target, missing).at_nth(Step::MountTarget, index)?;
+    if ordinary {
+        // What this opens is the place, not what was found before: somebody may exchange it in between.
+        target = path::open_in_root_without_symlinks(root, &step.target).at_nth(Step::MountTarget, index)?;
+    }
+    let in_proc = path::is_on(target.as_fd(), PROC_SUPER_MAGIC).at_nth(Step::MountTarget, index)?;
+    let asked_for = step.target.to_bytes().strip_prefix(b"/proc").is_some_and(|rest| matches!(rest, [] | [b'/', ..]));
+    if in_proc && !asked_for {
+        return Err(failure(Step::MountTarget, index, Errno::ELOOP));
+    }
+    Ok(target)
+}
+
+fn new_filesystem(fstype: &CStr, parameters: &[Parameter], attributes: u64) -> sys::Result<OwnedFd> {
+    let fs = mount::fsopen(fstype)?;
+    configure(fs.as_fd(), parameters)?;
+    mount::fsconfig_create(fs.as_fd())?;
+    mount::fsmount(fs.as_fd(), attributes)
+}
+
+fn configure(fs: BorrowedFd<'_>, parameters: &[Parameter]) -> sys::Result<()> {
+    for parameter in parameters {
+        match &parameter.value {
+            Some(value) => mount::fsconfig_string(fs, &parameter.key, value)?,
+            None => mount::fsconfig_flag(fs, &parameter.key)?,
+        }
+    }
+    Ok(())
+}
+
+fn reconfigure(target: BorrowedFd<'_>, parameters: &[Parameter], change: AttributeChange) -> sys::Result<()> {
+    let fs = mount::fspick(target)?;
+    configure(fs.as_fd(), parameters)?;
+    if change.set & libc::MOUNT_ATTR_RDONLY != 0 {
+        mount::fsconfig_flag(fs.as_fd(), c"ro")?;
+    } else if change.clear & libc::MOUNT_ATTR_RDONLY != 0 {
+        mount::fsconfig_flag(fs.as_fd(), c"rw")?;
+    }
+    mount::fsconfig_reconfigure(fs.as_fd())
+}
+
+fn clone_path(index: usize, source: &CStr, recursive: bool) -> Result<OwnedFd> {
+    let source = path::open(source, OFlag::O_PATH).at_nth(Step::MountSource, index)?;
+    mount::clone_tree(source.as_fd(), recursive).at_nth(Step::Mount, index)
+}
+
+/// Gives a mount the attributes that its options name and no others; in a user namespace those of its source that are
+/// locked stay (mount_namespaces(7)).
+fn change_attributes(tree: BorrowedFd<'_>, change: AttributeChange) -> sys::Result<()> {
+    if change.is_empty() {
+        return Ok(());
+    }
+    let exactly = Attributes { set: change.set, clear: ORDINARY, propagation: 0 };
+    match mount::set_attributes(tree, exactly, false) {
+        Err(Errno::EPERM) => mount::set_attributes(tree, attributes(change), false),
+        other => other,
+    }
+}
+
+fn attributes(change: AttributeChange) -> Attributes {
+    Attributes { set: change.set, clear: change.clear, propagation: 0 }
+}
+
+fn place(index: usize, step: &MountStep, tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    mount::attach(tree, target).map_err(|errno| precise(errno, tree, target)).at_nth(Step::Mount, index)?;
+    finish(index, step, tree)
+}
+
+/// Returns ENOTDIR, as mount(2) has it, for a directory on a file and a file on a directory: move_mount(2) has EINVAL
+/// for that as for much else, and dockerd explains the mistake to its users when it reads the words of ENOTDIR.
+fn precise(errno: Errno, tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Errno {
+    match (errno, path::fstat(tree), path::fstat(target)) {
+        (Errno::EINVAL, Ok(from), Ok(to)) if is_directory(&from) != is_directory(&to) => Errno::ENOTDIR,
+        _ => errno,
+    }
+}
+
+fn is_directory(status: &libc::stat) -> bool {
+    status.st_mode & libc::S_IFMT == libc::S_IFDIR
+}
+
+fn finish(index: usize, step: &MountStep, tree: BorrowedFd<'_>) -> Result<()> {
+    mount::set_attributes(tree, attributes(step.recursive), true).at_nth(Step::MountAttributes, index)?;
+    for change in &step.propagation {
+        let attributes = Attributes { propagation: change.kind, ..Attributes::default() };
+        mount::set_attributes(tree, attributes, change.recursive).at_nth(Step::MountAttributes, index)?;
+    }
+    Ok(())
+}
+
+/// Makes paths read-only and hides others. What the image does not have needs no protection.
+pub fn protect_paths(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
+    let readonly = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    for (index, path) in plan.readonly_paths.iter().enumerate() {
+        let Some(place) = existing(root, path).at_nth(Step::ReadonlyPath, index)? else { continue };
+        let tree = mount::clone_tree(place.as_fd(), true).at_nth(Step::ReadonlyPath, index)?;
+        mount::set_attributes(tree.as_fd(), readonly, true).at_nth(Step::ReadonlyPath, index)?;
+        mount::attach(tree.as_fd(), place.as_fd()).at_nth(Step::ReadonlyPath, index)?;
+    }
+    let mut mask = Mask::default();
+    for (index, path) in plan.masked_paths.iter().enumerate() {
+        let Some(place) = existing(root, path).at_nth(Step::MaskedPath, index)? else { continue };
+        mask.cover(place.as_fd()).at_nth(Step::MaskedPath, index)?;
+    }
+    Ok(())
+}
+
+fn existing(root: BorrowedFd<'_>, path: &CStr) -> sys::Result<Option<OwnedFd>> {
+    match path::open_in_root(root, path, OFlag::O_PATH) {
+        Ok(place) => Ok(Some(place)),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// What hidden paths show: /dev/null for files, one empty tmpfs for all directories.
+#[derive(Default)]
+struct Mask {
+    null: Option<OwnedFd>,
+    empty: Option<OwnedFd>,
+}
+
+impl Mask {
+    fn cover(&mut self, place: BorrowedFd<'_>) -> sys::Result<()> {
+        if !path::is_directory(place)? {
+            let null = match &self.null {
+                Some(null) => null,
+                None => self.null.insert(open_null()?),
+            };
+            return mount::attach(mount::clone_tree(null.as_fd(), false)?.as_fd(), place);
+        }
+        if let Some(empty) = &self.empty {
+            return mount::attach(mount::clone_tree(empty.as_fd(), false)?.as_fd(), place);
+        }
+        let fs = mount::fsopen(c"tmpfs")?;
+        mount::fsconfig_flag(fs.as_fd(), c"ro")?;
+        mount::fsconfig_string(fs.as_fd(), c"nr_inodes", c"1")?;
+        mount::fsconfig_string(fs.as_fd(), c"size", c"4k")?;
+        mount::fsconfig_create(fs.as_fd())?;
+        let empty = mount::fsmount(fs.as_fd(), libc::MOUNT_ATTR_RDONLY)?;
+        mount::attach(empty.as_fd(), place)?;
+        self.empty = Some(empty);
+        Ok(())
+    }
+}
+
+/// Opens the host's null device, and makes sure that it is one (CVE-2025-31133: an image's would be a hole).
+fn open_null() -> sys::Result<OwnedFd> {
+    let null = path::open(c"/dev/null", OFlag::O_PATH)?;
+    let status = path::fstat(null.as_fd())?;
+    let is_null = status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == libc::makedev(1, 3);
+    if is_null { Ok(null) } else { Err(Errno::ENODEV) }
+}
+
+/// Makes what had to be writable until now read-only: mounts that were filled, and the root.
+pub fn make_readonly(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
+    let readonly = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    for (index, step) in plan.mounts.iter().enumerate().filter(|(_, step)| step.late_readonly) {
+        let place = path::open_in_root(root, &step.target, OFlag::O_PATH).at_nth(Step::LateReadonly, index)?;
+        mount::set_attributes(place.as_fd(), readonly, false).at_nth(Step::LateReadonly, index)?;
+    }
+    if plan.readonly {
+        mount::set_attributes(root, readonly, false).at(Step::ReadonlyRoot)?;
+    }
+    Ok(())
+}
+
+/// Makes the new root `/` and lets the host's mounts go.
+pub fn change_root(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
+    nix::unistd::fchdir(root).at(Step::PivotRoot)?;
+    if plan.no_pivot {
+        mount::move_here_to_root().at(Step::PivotRoot)?;
+        nix::unistd::chroot(c".").at(Step::PivotRoot)?;
+    } else {
+        pivot(plan).at(Step::PivotRoot)?;
+    }
+    nix::unistd::chdir(c"/").at(Step::PivotRoot)?;
+    match plan.propagation {
+        Some(propagation) => mount::set_propagation(c"/", flags(propagation)).at(Step::RootPropagation),
+        None => Ok(()),
+    }
+}
+
+/// pivot_root(2) with both arguments `.` puts the old root on top of the new one, from where it is detached: no
+/// directory in the image is needed for it.
+fn pivot(plan: &RootfsPlan) -> sys::Result<()> {
+    let old = path::open(c"/", OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    mount::pivot_here()?;
+    if plan.propagation.is_some() {
+        // Detaching must not reach the host through mounts that were left shared.
+        let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
+        mount::set_attributes(old.as_fd(), slave, true)?;
+    }
+    drop(old);
+    mount::detach(c".")
+}

@@ -1,0 +1,256 @@
+//! What will be done: pure functions from the configuration to plain data.
+//!
+//! A plan is made before anything is touched. The inside carries it out without deciding anything, and the outside,
+//! which holds the same plan, turns a failure's numbers into words. Nothing here asks or changes the system.
+
+pub mod caps;
+pub mod cgroup;
+pub mod devices;
+pub mod hooks;
+pub mod idmap;
+pub mod mount_options;
+pub mod mounts;
+pub mod namespaces;
+pub mod process;
+pub mod seccomp;
+pub mod step;
+
+use crate::error::{Error, Result};
+use devices::{DeviceNode, Link};
+use hooks::HookPlan;
+use idmap::IdMaps;
+use mount_options::Propagation;
+use mounts::{MountContext, MountStep};
+use namespaces::NamespacePlan;
+use nix::libc;
+use oci_spec::runtime::{Hooks, Linux, Spec};
+use process::{ProcessPlan, Surroundings, cstring};
+use std::ffi::{CStr, CString};
+use std::path::Path;
+
+/// Everything that the inside does, in the order in which it does it.
+///
+/// A process that exec adds uses the namespaces and the process only.
+#[derive(Debug, Default)]
+pub struct InitPlan {
+    /// Namespaces.
+    pub namespaces: NamespacePlan,
+    /// Id maps that the outside writes.
+    pub id_maps: Option<IdMaps>,
+    /// Host name.
+    pub hostname: Option<CString>,
+    /// NIS domain name.
+    pub domainname: Option<CString>,
+    /// The root file system and all in it.
+    pub rootfs: RootfsPlan,
+    /// Kernel parameters of the container's namespaces.
+    pub sysctls: Vec<Sysctl>,
+    /// Hooks that run inside before the root is changed.
+    pub create_container: Vec<HookPlan>,
+    /// Whether the outside runs hooks once the mounts are there.
+    pub pause_for_hooks: bool,
+    /// The process.
+    pub process: ProcessPlan,
+    /// Hooks that run inside just before the program.
+    pub start_container: Vec<HookPlan>,
+}
+
+/// The root file system of a container.
+#[derive(Debug, Default)]
+pub struct RootfsPlan {
+    /// Where it is on the host, absolute.
+    pub source: CString,
+    /// Propagation of what was inherited from the host, and of the root at the end.
+    pub propagation: Option<Propagation>,
+    /// Mounts.
+    pub mounts: Vec<MountStep>,
+    /// Device nodes; without any /dev is left alone, since it is the host's.
+    pub devices: Vec<DeviceNode>,
+    /// Symlinks of /dev.
+    pub links: Vec<Link>,
+    /// Whether device nodes are bound from the host, since a user namespace may not make them.
+    pub bind_devices: bool,
+    /// Paths to make read-only.
+    pub readonly_paths: Vec<CString>,
+    /// Paths to hide.
+    pub masked_paths: Vec<CString>,
+    /// Whether the root is read-only.
+    pub readonly: bool,
+    /// Whether the root is moved over / instead of exchanged with it (`--no-pivot`).
+    pub no_pivot: bool,
+}
+
+/// A kernel parameter.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sysctl {
+    /// Its file below /proc/sys.
+    pub path: CString,
+    /// What is written.
+    pub value: CString,
+}
+
+/// What a plan depends on beside the configuration.
+#[derive(Debug)]
+pub struct Host<'a> {
+    /// Where config.json was.
+    pub bundle: &'a Path,
+    /// What `cgroup` mounts show.
+    pub cgroups: &'a mounts::CgroupView,
+    /// Whether the host's /proc has kcore.
+    pub kcore: bool,
+    /// What the process needs to know.
+    pub process: Surroundings,
+    /// `--no-pivot`.
+    pub no_pivot: bool,
+}
+
+impl InitPlan {
+    /// Plans a container's init. `spec` has been validated.
+    pub fn new(spec: &Spec, seccomp: Option<seccomp::CompiledFilter>, host: &Host<'_>) -> Result<Self> {
+        let linux = linux(spec)?;
+        let namespaces = namespaces::plan(linux)?;
+        let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process property must not be empty"))?;
+        let hooks = spec.hooks().as_ref();
+        Ok(Self {
+            rootfs: rootfs(spec, linux, &namespaces, host)?,
+            id_maps: idmap::plan(linux)?,
+            hostname: name(spec.hostname().as_deref(), "hostname")?,
+            domainname: name(spec.domainname().as_deref(), "domainname")?,
+            sysctls: sysctls(linux)?,
+            create_container: hooks::plan(hooks.and_then(|h| h.create_container().as_ref()))?,
+            pause_for_hooks: hooks.is_some_and(has_outside_hooks),
+            process: process::plan(process, seccomp, &host.process)?,
+            start_container: hooks::plan(hooks.and_then(|h| h.start_container().as_ref()))?,
+            namespaces,
+        })
+    }
+}
+
+impl InitPlan {
+    /// Returns the user that the container's cgroup is given to on v2: the root of its user namespace, if it sees
+    /// nothing but its own cgroup and may write there. An init system in it makes cgroups below.
+    pub fn cgroup_owner(&self) -> Option<u32> {
+        let writable = self.rootfs.mounts.iter().any(|step| match &step.action {
+            mounts::MountAction::Filesystem { fstype, .. } => {
+                fstype.as_c_str() == c"cgroup2" && step.attributes.set & libc::MOUNT_ATTR_RDONLY == 0
+            }
+            _ => false,
+        });
+        let maps = self.id_maps.as_ref().filter(|_| writable && self.namespaces.unshare_cgroup)?;
+        maps.users.outside(0)
+    }
+}
+
+/// Returns the part of a configuration that makes it a container; a process without namespaces is none.
+pub fn linux(spec: &Spec) -> Result<&Linux> {
+    spec.linux().as_ref().ok_or_else(|| Error::invalid("a container needs a mount namespace of its own"))
+}
+
+#[allow(deprecated, reason = "prestart hooks are still part of the contract with container engines")]
+fn has_outside_hooks(hooks: &Hooks) -> bool {
+    let some = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    some(hooks.prestart()) || some(hooks.create_runtime())
+}
+
+fn name(value: Option<&str>, place: &str) -> Result<Option<CString>> {
+    value.filter(|value| !value.is_empty()).map(|value| cstring(value.as_ref(), place)).transpose()
+}
+
+fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_>) -> Result<RootfsPlan> {
+    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("root property must not be empty"))?;
+    let context = MountContext {
+        bundle: host.bundle,
+        cgroups: host.cgroups,
+        in_userns: namespaces.in_userns,
+        label: linux.mount_label().as_deref().filter(|label| !label.is_empty()),
+    };
+    let mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &context)?;
+    // A /dev that is bound from the host has its nodes already, and they are not ours to change.
+    let own_dev =
+        !mounts.iter().any(|m| m.target.as_c_str() == c"/dev" && matches!(m.action, mounts::MountAction::Bind { .. }));
+    Ok(RootfsPlan {
+        source: cstring(host.bundle.join(root.path()).as_os_str(), "root.path")?,
+        propagation: linux
+            .rootfs_propagation()
+            .as_deref()
+            .filter(|word| !word.is_empty())
+            .map(mount_options::rootfs_propagation)
+            .transpose()?,
+        mounts,
+        devices: if own_dev { devices::nodes(linux.devices().as_deref().unwrap_or_default())? } else { Vec::new() },
+        links: if own_dev { devices::links(host.kcore) } else { Vec::new() },
+        bind_devices: namespaces.in_userns,
+        readonly_paths: paths(linux.readonly_paths().as_deref(), "readonlyPaths")?,
+        masked_paths: paths(linux.masked_paths().as_deref(), "maskedPaths")?,
+        readonly: root.readonly().unwrap_or(false),
+        no_pivot: host.no_pivot,
+    })
+}
+
+fn paths(list: Option<&[String]>, place: &str) -> Result<Vec<CString>> {
+    list.unwrap_or_default().iter().map(|path| cstring(path.as_ref(), place)).collect()
+}
+
+/// Parameters in either spelling: `net.ipv4.ip_forward`, or with slashes where a name has dots itself.
+fn sysctls(linux: &Linux) -> Result<Vec<Sysctl>> {
+    let sysctl = |(key, value): (&String, &String)| -> Result<Sysctl> {
+        let path = sysctl_path(key);
+        // `net/../kernel/core_pattern`, or `net.//.kernel.core_pattern`, begins like a parameter of the container's own
+        // and leads to one of the host's.
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(Error::invalid(format!("sysctl {key:?} is not the name of a parameter")));
+        }
+        Ok(Sysctl { path: cstring(path.as_ref(), "sysctl")?, value: cstring(value.as_ref(), "sysctl")? })
+    };
+    let mut list: Vec<_> = linux.sysctl().iter().flatten().collect();
+    list.sort_unstable();
+    list.into_iter().map(sysctl).collect()
+}
+
+/// Returns the path below /proc/sys of a kernel parameter, by the rule of sysctl(8): the first separator decides which
+/// of `.` and `/` separates, the other stands for itself.
+pub fn sysctl_path(key: &str) -> String {
+    match key.find(['.', '/']) {
+        Some(at) if key.as_bytes().get(at) == Some(&b'.') => key
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
+        _ => key.to_owned(),
+    }
+}
+
+/// Returns the name of a container's session keyring.
+pub fn keyring_name(id: &CStr) -> CString {
+    let mut name = b"_ses.".to_vec();
+    name.extend_from_slice(id.to_bytes());
+    CString::new(name).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sysctl_may_be_spelled_with_dots_or_slashes() {
+        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(sysctl_path("kernel.msgmax"), "kernel/msgmax");
+    }
+
+    #[test]
+    fn a_sysctl_cannot_lead_out_of_where_it_begins() {
+        let planned = |key: &str| {
+            let linux = serde_json::from_value(serde_json::json!({"sysctl": {key: "1"}})).unwrap();
+            sysctls(&linux).map(|list| list[0].path.clone())
+        };
+        assert_eq!(planned("net.ipv4.conf.eth0/1.forwarding").unwrap().as_c_str(), c"net/ipv4/conf/eth0.1/forwarding");
+        for key in ["net/../kernel/core_pattern", "net.//.kernel.core_pattern", "net/./x", "net//x", "net/", "/net"] {
+            let words = planned(key).unwrap_err().to_string();
+            assert_eq!(words, format!("sysctl {key:?} is not the name of a parameter"));
+        }
+    }
+}

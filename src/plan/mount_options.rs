@@ -1,0 +1,298 @@
+//! Mount options: the words of config.json and what each means to the kernel, as one table.
+
+use super::process::cstring;
+use crate::error::{Error, Result};
+use nix::libc;
+use std::ffi::CString;
+
+/// Attributes of a mount to set and to clear (mount_setattr(2)).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct AttributeChange {
+    /// `MOUNT_ATTR_*` bits to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` bits to clear.
+    pub clear: u64,
+}
+
+impl AttributeChange {
+    /// Says whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The later of two options that contradict each other wins, as in mount(8).
+    fn apply(&mut self, word: Attribute) {
+        match word {
+            Attribute::Set(bits) => {
+                self.set |= bits;
+                self.clear &= !bits;
+            }
+            Attribute::Clear(bits) => {
+                self.set &= !bits;
+                self.clear |= bits;
+            }
+            // The three ways of keeping access times are one field: it is cleared before it is set.
+            Attribute::AccessTime(bits) => {
+                self.set = (self.set & !libc::MOUNT_ATTR__ATIME) | bits;
+                self.clear |= libc::MOUNT_ATTR__ATIME;
+            }
+        }
+    }
+}
+
+/// A change of propagation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Propagation {
+    /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE` or `MS_UNBINDABLE`.
+    pub kind: u64,
+    /// Whether it holds for all mounts below too.
+    pub recursive: bool,
+}
+
+/// A parameter of a file system.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Parameter {
+    /// Its name.
+    pub key: CString,
+    /// Its value; a flag has none.
+    pub value: Option<CString>,
+}
+
+/// What the options of one mount say together.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct MountOptions {
+    /// Whether this is a bind mount, and of a whole tree.
+    pub bind: Option<Bind>,
+    /// Whether an existing mount is to be changed.
+    pub remount: bool,
+    /// Attributes of the mount.
+    pub attributes: AttributeChange,
+    /// Attributes of the mount and all below it (`rro`, ...).
+    pub recursive: AttributeChange,
+    /// Changes of propagation, in order.
+    pub propagation: Vec<Propagation>,
+    /// Parameters of the file system, those of its superblock first.
+    pub parameters: Vec<Parameter>,
+}
+
+/// How much a bind mount takes along.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Bind {
+    /// The one mount.
+    One,
+    /// The mounts below it too.
+    Tree,
+}
+
+/// What an option does to the attributes of a mount.
+#[derive(Clone, Copy)]
+enum Attribute {
+    Set(u64),
+    Clear(u64),
+    AccessTime(u64),
+}
+
+/// What a word means; all others are for the file system.
+#[derive(Clone, Copy)]
+enum Meaning {
+    Attribute(Attribute),
+    Propagation(Propagation),
+    Bind(Bind),
+    Remount,
+    /// An option of the superblock that fsconfig(2) knows by the same name.
+    Superblock,
+    /// The default, or noise of mount(8).
+    Nothing,
+}
+
+const fn set(bits: u64) -> Meaning {
+    Meaning::Attribute(Attribute::Set(bits))
+}
+
+const fn clear(bits: u64) -> Meaning {
+    Meaning::Attribute(Attribute::Clear(bits))
+}
+
+const fn access_time(bits: u64) -> Meaning {
+    Meaning::Attribute(Attribute::AccessTime(bits))
+}
+
+const fn propagate(kind: u64, recursive: bool) -> Meaning {
+    Meaning::Propagation(Propagation { kind, recursive })
+}
+
+/// The words that the runtime understands itself. Every attribute may have an `r` in front, for the whole tree.
+const WORDS: [(&str, Meaning); 42] = [
+    ("async", Meaning::Superblock),
+    // Relative access times are what a mount has that says nothing else.
+    ("atime", access_time(libc::MOUNT_ATTR_RELATIME)),
+    ("bind", Meaning::Bind(Bind::One)),
+    ("defaults", Meaning::Nothing),
+    ("dev", clear(libc::MOUNT_ATTR_NODEV)),
+    ("diratime", clear(libc::MOUNT_ATTR_NODIRATIME)),
+    ("dirsync", Meaning::Superblock),
+    ("exec", clear(libc::MOUNT_ATTR_NOEXEC)),
+    ("iversion", Meaning::Superblock),
+    ("lazytime", Meaning::Superblock),
+    ("loud", Meaning::Nothing),
+    ("mand", Meaning::Superblock),
+    ("noatime", access_time(libc::MOUNT_ATTR_NOATIME)),
+    ("nodev", set(libc::MOUNT_ATTR_NODEV)),
+    ("nodiratime", set(libc::MOUNT_ATTR_NODIRATIME)),
+    ("noexec", set(libc::MOUNT_ATTR_NOEXEC)),
+    ("noiversion", Meaning::Nothing),
+    ("nolazytime", Meaning::Superblock),
+    ("nomand", Meaning::Superblock),
+    ("norelatime", access_time(libc::MOUNT_ATTR_RELATIME)),
+    ("nostrictatime", access_time(libc::MOUNT_ATTR_RELATIME)),
+    ("nosuid", set(libc::MOUNT_ATTR_NOSUID)),
+    ("nosymfollow", set(libc::MOUNT_ATTR_NOSYMFOLLOW)),
+    ("private", propagate(libc::MS_PRIVATE, false)),
+    ("rbind", Meaning::Bind(Bind::Tree)),
+    ("relatime", access_time(libc::MOUNT_ATTR_RELATIME)),
+    ("remount", Meaning::Remount),
+    ("ro", set(libc::MOUNT_ATTR_RDONLY)),
+    ("rprivate", propagate(libc::MS_PRIVATE, true)),
+    ("rshared", propagate(libc::MS_SHARED, true)),
+    ("rslave", propagate(libc::MS_SLAVE, true)),
+    ("runbindable", propagate(libc::MS_UNBINDABLE, true)),
+    ("rw", clear(libc::MOUNT_ATTR_RDONLY)),
+    ("shared", propagate(libc::MS_SHARED, false)),
+    ("silent", Meaning::Nothing),
+    ("slave", propagate(libc::MS_SLAVE, false)),
+    ("strictatime", access_time(libc::MOUNT_ATTR_STRICTATIME)),
+    ("suid", clear(libc::MOUNT_ATTR_NOSUID)),
+    ("symfollow", clear(libc::MOUNT_ATTR_NOSYMFOLLOW)),
+    ("sync", Meaning::Superblock),
+    ("unbindable", propagate(libc::MS_UNBINDABLE, false)),
+    ("", Meaning::Nothing),
+];
+
+fn meaning(word: &str) -> Option<Meaning> {
+    WORDS.iter().find(|(known, _)| *known == word).map(|(_, meaning)| *meaning)
+}
+
+/// Returns the change of propagation that `linux.rootfsPropagation` names.
+pub fn rootfs_propagation(word: &str) -> Result<Propagation> {
+    match meaning(word) {
+        Some(Meaning::Propagation(change)) => Ok(change),
+        _ => Err(Error::invalid(format!("rootfsPropagation={word} is not supported"))),
+    }
+}
+
+/// Returns every option that the runtime understands itself, sorted, for `features`.
+pub fn known() -> Vec<String> {
+    let words = WORDS.iter().filter(|(word, _)| !word.is_empty());
+    let recursive = words.clone().filter(|(_, meaning)| matches!(meaning, Meaning::Attribute(_)));
+    let mut all: Vec<String> = recursive.map(|(word, _)| format!("r{word}")).collect();
+    all.extend(words.map(|(word, _)| (*word).to_owned()));
+    all.sort_unstable();
+    all
+}
+
+/// Reads the options of one mount.
+pub fn parse(options: &[String]) -> Result<MountOptions> {
+    let mut parsed = MountOptions::default();
+    for option in options {
+        parsed.add(option)?;
+    }
+    Ok(parsed)
+}
+
+impl MountOptions {
+    fn add(&mut self, option: &str) -> Result<()> {
+        match meaning(option) {
+            Some(Meaning::Attribute(word)) => self.attributes.apply(word),
+            Some(Meaning::Propagation(change)) => self.propagation.push(change),
+            Some(Meaning::Bind(much)) => self.bind = Some(much),
+            Some(Meaning::Remount) => self.remount = true,
+            Some(Meaning::Superblock) => self.parameters.insert(0, parameter(option)?),
+            Some(Meaning::Nothing) => {}
+            None => match option.strip_prefix('r').and_then(meaning) {
+                Some(Meaning::Attribute(word)) => self.recursive.apply(word),
+                _ => self.add_parameters(option)?,
+            },
+        }
+        Ok(())
+    }
+
+    fn add_parameters(&mut self, option: &str) -> Result<()> {
+        if matches!(option, "idmap" | "ridmap" | "tmpcopyup") {
+            return Err(Error::invalid(format!("mount option {option} is not supported")));
+        }
+        for part in split(option) {
+            self.parameters.push(parameter(part)?);
+        }
+        Ok(())
+    }
+}
+
+/// Splits at commas that are not between double quotes (as in SELinux contexts).
+fn split(option: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    option
+        .split(move |c: char| {
+            quoted ^= c == '"';
+            c == ',' && !quoted
+        })
+        .filter(|part| !part.is_empty())
+}
+
+fn parameter(text: &str) -> Result<Parameter> {
+    let (key, value) = match text.split_once('=') {
+        Some((key, value)) => (key, Some(value)),
+        None => (text, None),
+    };
+    Ok(Parameter {
+        key: cstring(key.as_ref(), "mount option")?,
+        value: value.map(|value| cstring(value.trim_matches('"').as_ref(), "mount option")).transpose()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(options: &[&str]) -> MountOptions {
+        parse(&options.iter().map(|&o| o.to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn the_later_option_wins() {
+        let a = parsed(&["ro", "nosuid", "rw"]).attributes;
+        assert_eq!((a.set, a.clear), (libc::MOUNT_ATTR_NOSUID, libc::MOUNT_ATTR_RDONLY));
+        let a = parsed(&["noatime", "strictatime"]).attributes;
+        assert_eq!((a.set, a.clear), (libc::MOUNT_ATTR_STRICTATIME, libc::MOUNT_ATTR__ATIME));
+    }
+
+    #[test]
+    fn recursive_words_are_not_mistaken_for_others() {
+        let o = parsed(&["rro", "rbind", "rslave", "relatime", "ro", "rrelatime"]);
+        assert_eq!(o.recursive.set, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(o.recursive.clear, libc::MOUNT_ATTR__ATIME);
+        assert_eq!(o.bind, Some(Bind::Tree));
+        assert_eq!(o.propagation, [Propagation { kind: libc::MS_SLAVE, recursive: true }]);
+        assert_eq!(o.attributes.set, libc::MOUNT_ATTR_RDONLY);
+    }
+
+    #[test]
+    fn the_rest_is_for_the_file_system() {
+        let o = parsed(&["mode=755,size=1k", "noswap", "context=\"a:b:c1,c2\""]);
+        let texts: Vec<_> = o
+            .parameters
+            .iter()
+            .map(|p| (p.key.to_str().unwrap(), p.value.as_ref().map(|v| v.to_str().unwrap())))
+            .collect();
+        let expected = [("mode", Some("755")), ("size", Some("1k")), ("noswap", None), ("context", Some("a:b:c1,c2"))];
+        assert_eq!(texts, expected);
+    }
+
+    #[test]
+    fn every_word_that_features_lists_is_understood() {
+        for word in known() {
+            let o = parsed(&[&word]);
+            let superblock = matches!(meaning(&word), Some(Meaning::Superblock));
+            assert!(o.parameters.is_empty() || superblock, "{word} would be passed to the file system");
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Mounts: from the entries of config.json to the steps that the inside carries out.
+
+use super::mount_options::{self, AttributeChange, Bind, MountOptions, Parameter, Propagation};
+use super::process::cstring;
+use crate::error::{Error, Result};
+use nix::libc;
+use oci_spec::runtime::Mount;
+use std::ffi::{CString, OsStr};
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+/// One mount, as one or more system calls make it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MountStep {
+    /// Its place, with the root of the container as `/`.
+    pub target: CString,
+    /// What is mounted.
+    pub action: MountAction,
+    /// Changes of the mount's own attributes.
+    pub attributes: AttributeChange,
+    /// Changes of the attributes of all mounts in the tree.
+    pub recursive: AttributeChange,
+    /// Changes of propagation, in order.
+    pub propagation: Vec<Propagation>,
+    /// Whether it becomes read-only only when the container is complete, since mount points or device nodes are still
+    /// to be made in it.
+    pub late_readonly: bool,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum MountAction {
+    /// A file system of its own.
+    Filesystem {
+        /// Its type.
+        fstype: CString,
+        /// Its parameters, `source` included.
+        parameters: Vec<Parameter>,
+        /// A path that is bound instead when the kernel refuses (a user namespace without the right to mount it).
+        fallback: Option<CString>,
+    },
+    /// A file or directory of the host.
+    Bind {
+        /// Where it is.
+        source: CString,
+        /// Whether the mounts below it come along.
+        recursive: bool,
+    },
+    /// Nothing new: what is mounted there gets other parameters or attributes.
+    Remount {
+        /// Whether only the mount changes, not the file system.
+        bind: bool,
+        /// The file system's parameters.
+        parameters: Vec<Parameter>,
+    },
+    /// Nothing: a symlink beside the mounts of cgroup v1.
+    Symlink {
+        /// Where it points.
+        to: CString,
+    },
+}
+
+impl fmt::Display for MountStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let target = self.target.to_string_lossy();
+        match &self.action {
+            MountAction::Filesystem { fstype, .. } => {
+                write!(f, "error mounting {:?} to rootfs at {target:?}", fstype.to_string_lossy())
+            }
+            MountAction::Bind { source, .. } => {
+                write!(f, "error mounting {:?} to rootfs at {target:?}", source.to_string_lossy())
+            }
+            MountAction::Remount { .. } => write!(f, "error remounting {target:?}"),
+            MountAction::Symlink { to } => write!(f, "error making symlink {target:?} to {:?}", to.to_string_lossy()),
+        }
+    }
+}
+
+/// What a `cgroup` mount shows.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CgroupView {
+    /// The unified hierarchy; the path is the container's own cgroup, for where it may not be mounted anew.
+    V2 {
+        /// Directory of the container's cgroup on the host.
+        own: PathBuf,
+    },
+    /// One mount for each hierarchy of v1.
+    V1 {
+        /// The hierarchies.
+        hierarchies: Vec<V1Hierarchy>,
+        /// Whether the container has a cgroup namespace, so that mounting one anew shows its own part only.
+        namespace: bool,
+    },
+}
+
+/// A hierarchy of cgroup v1.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct V1Hierarchy {
+    /// Its name under /sys/fs/cgroup: `cpu,cpuacct`, or `systemd`.
+    pub name: String,
+    /// The option that mounts it: `cpu,cpuacct`, or `none,name=systemd`.
+    pub option: String,
+    /// Directory of the container's cgroup on the host.
+    pub own: PathBuf,
+}
+
+/// What the planning of mounts needs to know beside the entries.
+#[derive(Clone, Debug)]
+pub struct MountContext<'a> {
+    /// The bundle: relative sources are looked for in it.
+    pub bundle: &'a Path,
+    /// What `cgroup` mounts show.
+    pub cgroups: &'a CgroupView,
+    /// Whether the container has a user namespace of its own.
+    pub in_userns: bool,
+    /// SELinux label of the file systems that are made for the container.
+    pub label: Option<&'a str>,
+}
+
+/// Plans all mounts of a container.
+pub fn plan(mounts: &[Mount], context: &MountContext<'_>) -> Result<Vec<MountStep>> {
+    let mut steps = Vec::with_capacity(mounts.len());
+    for mount in mounts {
+        let attempt = || format!("mount {}", mount.destination().display());
+        let options = mount_options::parse(mount.options().as_deref().unwrap_or_default())
+            .map_err(|err| err.context(attempt()))?;
+        let target = destination(mount.destination()).map_err(|err| err.context(attempt()))?;
+        if [mount.uid_mappings(), mount.gid_mappings()].into_iter().flatten().any(|map| !map.is_empty()) {
+            return Err(Error::invalid("id-mapped mounts are not supported").context(attempt()));
+        }
+        match mount.typ().as_deref() {
+            Some("cgroup" | "cgroup2") if options.bind.is_none() && !options.remount => {
+                steps.extend(cgroup(&target, options, context).map_err(|err| err.context(attempt()))?);
+            }
+            _ => steps.push(one(mount, &target, options, context).map_err(|err| err.context(attempt()))?),
+        }
+    }
+    Ok(steps)
+}
+
+/// Destinations are absolute; a relative one is taken as if it began with `/` (as runc does), `..` cannot leave it.
+pub fn destination(path: &Path) -> Result<String> {
+    let mut clean = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            _ => {}
+        }
+    }
+    clean.into_os_string().into_string().map_err(|_| Error::invalid("destination is not UTF-8"))
+}
+
+fn one(mount: &Mount, target: &str, options: MountOptions, context: &MountContext<'_>) -> Result<MountStep> {
+    let is_bind = options.bind.is_some() || mount.typ().as_deref() == Some("bind");
+    let fstype = mount.typ().as_deref().unwrap_or_default();
+    let mut attributes = options.attributes;
+    let mut late_readonly = false;
+    let action = if options.remount {
+        MountAction::Remount { bind: is_bind, parameters: options.parameters }
+    } else if is_bind {
+        MountAction::Bind { source: bind_source(mount, context)?, recursive: options.bind == Some(Bind::Tree) }
+    } else {
+        let readonly = attributes.set & libc::MOUNT_ATTR_RDONLY != 0;
+        late_readonly = readonly && (fstype == "tmpfs" || target == "/dev");
+        if late_readonly {
+            attributes.set &= !libc::MOUNT_ATTR_RDONLY;
+        }
+        // mount(2) makes both the superblock and the mount read-only.
+        filesystem(mount, fstype, options.parameters, readonly && !late_readonly, context)?
+    };
+    Ok(MountStep {
+        target: text(target)?,
+        action,
+        attributes,
+        recursive: options.recursive,
+        propagation: options.propagation,
+        late_readonly,
+    })
+}
+
+fn text(value: &str) -> Result<CString> {
+    cstring(OsStr::new(value), "mount")
+}
+
+fn bind_source(mount: &Mount, context: &MountContext<'_>) -> Result<CString> {
+    let source = mount.source().as_deref().ok_or_else(|| Error::invalid("bind mount without source"))?;
+    cstring(context.bundle.join(source).as_os_str(), "mount source")
+}
+
+fn filesystem(
+    mount: &Mount,
+    fstype: &str,
+    mut parameters: Vec<Parameter>,
+    readonly: bool,
+    context: &MountContext<'_>,
+) -> Result<MountAction> {
+    if fstype.is_empty() {
+        return Err(Error::invalid("mount has no type"));
+    }
+    if readonly {
+        parameters.insert(0, Parameter { key: c"ro".into(), value: None });
+    }
+    if let Some(label) = context.label.filter(|_| !matches!(fstype, "proc" | "sysfs" | "mqueue")) {
+        parameters.push(Parameter { key: c"context".into(), value: Some(text(label)?) });
+    }
+    let source = mount.source().as_deref().unwrap_or(Path::new(fstype));
+    let source = cstring(source.as_os_str(), "mount source")?;
+    parameters.push(Parameter { key: c"source".into(), value: Some(source) });
+    // A new sysfs shows the network namespace that the mounter owns; without one of its own a container in a user
+    // namespace may only see the host's.
+    let fallback = (fstype == "sysfs" && context.in_userns).then(|| c"/sys".into());
+    Ok(MountAction::Filesystem { fstype: text(fstype)?, parameters, fallback })
+}
+
+fn cgroup(target: &str, options: MountOptions, context: &MountContext<'_>) -> Result<Vec<MountStep>> {
+    let step = |target: &str, action| -> Result<MountStep> {
+        Ok(MountStep {
+            target: text(target)?,
+            action,
+            attributes: options.attributes,
+            recursive: options.recursive,
+            propagation: options.propagation.clone(),
+            late_readonly: false,
+        })
+    };
+    match context.cgroups {
+        CgroupView::V2 { own } => {
+            let fallback = Some(cstring(own.as_os_str(), "cgroup path")?);
+            let parameters = vec![Parameter { key: c"source".into(), value: Some(c"cgroup".into()) }];
+            Ok(vec![step(target, MountAction::Filesystem { fstype: c"cgroup2".into(), parameters, fallback })?])
+        }
+        CgroupView::V1 { hierarchies, namespace } => {
+            let mut steps = vec![cgroup_tmpfs(target, &options)?];
+            for hierarchy in hierarchies {
+                let place = format!("{target}/{}", hierarchy.name);
+                steps.push(step(&place, v1_action(hierarchy, *namespace)?)?);
+                for part in hierarchy.name.split(',').filter(|_| hierarchy.name.contains(',')) {
+                    let action = MountAction::Symlink { to: text(&hierarchy.name)? };
+                    steps.push(step(&format!("{target}/{part}"), action)?);
+                }
+            }
+            Ok(steps)
+        }
+    }
+}
+
+/// The tmpfs that holds the mount points of the hierarchies.
+fn cgroup_tmpfs(target: &str, options: &MountOptions) -> Result<MountStep> {
+    let readonly = options.attributes.set & libc::MOUNT_ATTR_RDONLY != 0;
+    let key = |key: &std::ffi::CStr, value: &std::ffi::CStr| Parameter { key: key.into(), value: Some(value.into()) };
+    let action = MountAction::Filesystem {
+        fstype: c"tmpfs".into(),
+        parameters: vec![key(c"mode", c"755"), key(c"source", c"tmpfs")],
+        fallback: None,
+    };
+    let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    Ok(MountStep {
+        target: text(target)?,
+        action,
+        attributes: AttributeChange { set, clear: 0 },
+        recursive: AttributeChange::default(),
+        propagation: options.propagation.clone(),
+        late_readonly: readonly,
+    })
+}
+
+fn v1_action(hierarchy: &V1Hierarchy, namespace: bool) -> Result<MountAction> {
+    if !namespace {
+        return Ok(MountAction::Bind { source: cstring(hierarchy.own.as_os_str(), "cgroup path")?, recursive: false });
+    }
+    let mut parameters = mount_options::parse(std::slice::from_ref(&hierarchy.option))?.parameters;
+    parameters.push(Parameter { key: c"source".into(), value: Some(c"cgroup".into()) });
+    Ok(MountAction::Filesystem { fstype: c"cgroup".into(), parameters, fallback: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan_with(json: serde_json::Value, cgroups: &CgroupView) -> Result<Vec<MountStep>> {
+        let mounts: Vec<Mount> = serde_json::from_value(json).unwrap();
+        let context = MountContext { bundle: Path::new("/bundle"), cgroups, in_userns: false, label: None };
+        plan(&mounts, &context)
+    }
+
+    fn v2() -> CgroupView {
+        CgroupView::V2 { own: "/sys/fs/cgroup/c1".into() }
+    }
+
+    #[test]
+    fn a_bind_source_is_relative_to_the_bundle() {
+        let steps = plan_with(
+            serde_json::json!([{"destination": "x/../../y", "source": "s", "options": ["rbind", "ro"]}]),
+            &v2(),
+        );
+        let step = &steps.unwrap()[0];
+        assert_eq!(step.target.as_c_str(), c"/y");
+        assert_eq!(step.action, MountAction::Bind { source: c"/bundle/s".into(), recursive: true });
+        assert_eq!(step.attributes.set, libc::MOUNT_ATTR_RDONLY);
+    }
+
+    #[test]
+    fn id_mappings_that_map_nothing_are_none() {
+        let with = |map: serde_json::Value| {
+            let mount = serde_json::json!([{"destination": "/x", "source": "s", "options": ["bind"], "uidMappings": map,
+                "gidMappings": map}]);
+            plan_with(mount, &v2())
+        };
+        assert_eq!(with(serde_json::json!([])).unwrap().len(), 1);
+        let err = with(serde_json::json!([{"containerID": 0, "hostID": 1000, "size": 1}])).unwrap_err();
+        assert_eq!(err.to_string(), "mount /x: id-mapped mounts are not supported");
+    }
+
+    #[test]
+    fn dev_stays_writable_until_its_nodes_are_made() {
+        let steps = plan_with(
+            serde_json::json!([
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "mode=755"]},
+                {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]}]),
+            &v2(),
+        )
+        .unwrap();
+        assert!(steps[0].late_readonly && steps[0].attributes.set == 0);
+        assert!(!steps[1].late_readonly && steps[1].attributes.set == libc::MOUNT_ATTR_RDONLY);
+    }
+
+    #[test]
+    fn cgroup_v1_is_a_tmpfs_with_one_mount_a_hierarchy() {
+        let hierarchies = vec![
+            V1Hierarchy { name: "cpu,cpuacct".into(), option: "cpu,cpuacct".into(), own: "/h/cpu/c1".into() },
+            V1Hierarchy { name: "systemd".into(), option: "none,name=systemd".into(), own: "/h/systemd/c1".into() },
+        ];
+        let json = serde_json::json!([{"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]}]);
+        let steps = plan_with(json, &CgroupView::V1 { hierarchies, namespace: true }).unwrap();
+        let targets: Vec<_> = steps.iter().map(|s| s.target.to_str().unwrap()).collect();
+        let dir = "/sys/fs/cgroup";
+        assert_eq!(
+            targets,
+            [
+                dir,
+                &format!("{dir}/cpu,cpuacct"),
+                &format!("{dir}/cpu"),
+                &format!("{dir}/cpuacct"),
+                &format!("{dir}/systemd")
+            ]
+        );
+        assert!(steps[0].late_readonly);
+    }
+
+    #[test]
+    fn mistakes_name_the_mount() {
+        let err = plan_with(serde_json::json!([{"destination": "/x", "options": ["bind"]}]), &v2()).unwrap_err();
+        assert_eq!(err.to_string(), "mount /x: bind mount without source");
+    }
+}

@@ -1,0 +1,170 @@
+//! What fails, what is said about it, and what is left: a running container of a checkpoint, nothing of a restore.
+
+use crate::support::{Bundle, Runtime, wait_until};
+use crate::{COUNTER, Checkpointed, ours_only, requires};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use std::fs;
+use std::process::Stdio;
+
+#[test]
+fn a_created_container_is_refused() {
+    requires!(root, criu);
+    let runtime = Bundle::sleep().create();
+    let c = Checkpointed { runtime, place: tempfile::tempdir().unwrap() };
+    c.checkpoint(&[]).exits(1).stderr_contains("ontainer cannot be checkpointed in created state");
+}
+
+#[test]
+fn a_container_that_is_not_there_is_named() {
+    requires!(root, criu);
+    let c = Checkpointed::of(Bundle::sleep());
+    c.checkpoint(&[]).exits(1).stderr_contains("does not exist");
+    c.restore(&[]).exits(1);
+    c.runtime.leaves_nothing();
+}
+
+#[test]
+fn a_failed_dump_leaves_the_container_as_it_was() {
+    requires!(root, criu);
+    // A stream that is a file of the host cannot be dumped.
+    let runtime = Bundle::sh(&format!("exec 2>&1; {COUNTER}")).create();
+    runtime.start().ok();
+    let c = Checkpointed { runtime, place: tempfile::tempdir().unwrap() };
+    let output = c.checkpoint(&[]).exits(1).stderr_contains("criu failed: type NOTIFY errno 0");
+    assert_eq!(c.runtime.status(), "running");
+    c.counts();
+    if crate::support::is_oracle() {
+        return;
+    }
+    // The cause is in the first line, CRIU's own words in the lines after it.
+    let mut lines = output.stderr.lines();
+    assert!(lines.next().unwrap().contains("Can't lookup mount"), "{output}");
+    let log = c.images().join("dump.log");
+    assert_eq!(lines.next().unwrap(), format!("--- Quoting {log:?}"));
+    assert!(lines.any(|line| line.contains("Error (criu/files-reg.c")), "{output}");
+    assert!(c.log("dump.log").contains("Dumping FAILED"));
+}
+
+#[test]
+fn the_container_goes_on_when_criu_or_the_runtime_is_killed() {
+    requires!(root, criu);
+    ours_only!("other runtimes leave it frozen when CRIU is killed");
+    let c = Checkpointed::counter();
+    // CRIU compresses it, which takes longer than this test to see that CRIU is there.
+    c.runtime.exec_sh("head -c 40000000 /dev/urandom > /dev/shm/big").ok();
+    for whom in ["criu", "runtime"] {
+        let mut checkpoint = c.line("checkpoint", &[]);
+        checkpoint.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut runtime = checkpoint.spawn().unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", runtime.id());
+        // What it does first is to freeze them.
+        wait_until("criu turns to the processes", || {
+            fs::read_to_string(c.images().join("dump.log")).is_ok_and(|log| log.contains("Dumping processes"))
+        });
+        match whom {
+            "criu" => {
+                let criu = fs::read_to_string(children).unwrap();
+                kill(Pid::from_raw(criu.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+            }
+            _ => runtime.kill().unwrap(),
+        }
+        assert!(!runtime.wait().unwrap().success());
+        let log = c.log("dump.log");
+        let tail = log.lines().rev().take(5).collect::<Vec<_>>();
+        wait_until(&format!("the container goes on without {whom}: {tail:#?}"), || c.runtime.status() == "running");
+        c.counts();
+        fs::remove_dir_all(c.images()).unwrap();
+    }
+}
+
+#[test]
+fn a_failed_restore_leaves_nothing() {
+    requires!(root, criu);
+    let c = Checkpointed::counter();
+    c.checkpoint(&[]).ok();
+    let mut images = fs::read_dir(c.images()).unwrap().map(|entry| entry.unwrap().path());
+    let core = images.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("core-")).unwrap();
+    let good = fs::read(&core).unwrap();
+    fs::write(&core, &good[..good.len() / 2]).unwrap();
+    c.restore(&[]).exits(1).stderr_contains("criu failed: type");
+    c.runtime.leaves_nothing();
+    fs::write(&core, good).unwrap();
+    c.restore(&[]).ok();
+    c.counts();
+}
+
+#[test]
+fn a_failed_hook_undoes_the_restore() {
+    requires!(root, criu);
+    let mut c = Checkpointed::counter();
+    c.checkpoint(&[]).ok();
+    for kind in ["prestart", "createRuntime"] {
+        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "exit 5"]}]);
+        c.runtime.edit(|config| config["hooks"] = json!({kind: hook}));
+        c.restore(&[]).exits(1).stderr_contains("exit status 5");
+        c.runtime.leaves_nothing();
+    }
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_ends_what_was_restored() {
+    requires!(root, criu);
+    let c = Checkpointed::counter();
+    c.checkpoint(&[]).ok();
+    c.restore(&["--pid-file", "/nowhere/at/all"]).exits(1).stderr_contains("/nowhere/at/");
+    c.runtime.leaves_nothing();
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused() {
+    requires!(root, criu);
+    let c = Checkpointed::counter();
+    c.checkpoint(&["--leave-running"]).ok();
+    c.restore(&[]).exits(1).stderr_contains("container with given ID already exists");
+    c.counts();
+}
+
+#[test]
+fn wrong_options_are_refused_before_anything_is_touched() {
+    requires!(root, criu);
+    let c = Checkpointed::counter();
+    let cases = [
+        (&["--parent-path", "/absolute"][..], "--parent-path must be relative"),
+        (&["--parent-path", "../none"], "invalid --parent-path"),
+        (&["--page-server", "nowhere"], "Use --page-server ADDRESS:PORT to specify page server"),
+        (&["--page-server", "host:port"], "Invalid port number"),
+        (&["--empty-ns", "ipc"], "ipc\\\" is not supported"),
+    ];
+    for (options, words) in cases {
+        c.checkpoint(options).exits(1).stderr_contains(words);
+    }
+    c.checkpoint(&["--manage-cgroups-mode", "x"])
+        .exits(1)
+        .stderr_contains_any(&["invalid manage-cgroups-mode value", "Invalid manage cgroups mode"]);
+    c.counts();
+}
+
+#[test]
+fn what_the_kernel_lacks_is_named() {
+    requires!(root, criu);
+    ours_only!("runc and crun word it in their own way");
+    let c = Checkpointed::counter();
+    let output = c.checkpoint(&["--pre-dump"]);
+    // Soft-dirty tracking is a kernel's option.
+    if output.code != 0 {
+        output.stderr_contains("criu is missing features: [MemTrack]");
+    }
+    c.counts();
+}
+
+#[test]
+fn a_criu_that_is_not_there_is_named() {
+    requires!(root);
+    ours_only!("other runtimes load a library, or look elsewhere");
+    let c = Runtime::new(Bundle::sleep());
+    let mut command = c.command(&["checkpoint", "--help"]);
+    command.env_remove("PATH");
+    c.output_of(command).ok().stdout_contains("--image-path");
+}

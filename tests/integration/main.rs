@@ -1,0 +1,25 @@
+//! Behaviour of the runtime, seen through its command line on the real kernel: a file per area, 5-10 lines a test.
+//!
+//! `RUNTIME=runc` runs the same tests on runc; a test that cannot pass there says why.
+
+// A test fails by panicking; clippy's own exceptions end at functions that are no #[test].
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod architecture;
+mod cgroups;
+mod cli;
+mod console;
+mod escapes;
+mod exec;
+mod failures;
+mod hooks;
+mod leaks;
+mod lifecycle;
+mod mounts;
+mod namespaces;
+mod process;
+mod seccomp;
+mod security;
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;

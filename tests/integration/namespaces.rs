@@ -1,0 +1,254 @@
+//! Namespaces: new, the host's, and joined, alone and as a pod; user namespaces and what they own.
+
+use crate::support::{Bundle, Runtime};
+use crate::{ours_only, requires};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// The names of /proc/PID/ns, and those of config.json where they differ.
+const KINDS: [(&str, &str); 7] = [
+    ("pid", "pid"),
+    ("net", "network"),
+    ("ipc", "ipc"),
+    ("uts", "uts"),
+    ("mnt", "mount"),
+    ("cgroup", "cgroup"),
+    ("user", "user"),
+];
+
+const SHOW: &str = "for n in pid net ipc uts mnt cgroup user time; do echo $n $(readlink /proc/self/ns/$n); done";
+
+fn host(name: &str) -> String {
+    fs::read_link(format!("/proc/self/ns/{name}")).unwrap().to_string_lossy().into_owned()
+}
+
+/// Returns the path of a namespace of the container's init.
+fn namespace(c: &Runtime, name: &str) -> PathBuf {
+    format!("/proc/{}/ns/{name}", c.pid()).into()
+}
+
+fn inside(c: &Runtime, name: &str) -> String {
+    fs::read_link(namespace(c, name)).unwrap().to_string_lossy().into_owned()
+}
+
+#[test]
+fn a_new_namespace_is_nobody_elses() {
+    requires!(root);
+    let c = Bundle::sleep().user_namespace(100_000).namespace("cgroup", None).start();
+    for (name, _) in KINDS {
+        assert_ne!(inside(&c, name), host(name), "{name}");
+    }
+}
+
+#[test]
+fn a_namespace_that_is_not_asked_for_is_the_hosts() {
+    requires!(root);
+    let mut bundle = Bundle::sh(SHOW).with(|config| config["hostname"] = json!(""));
+    for (_, kind) in KINDS.iter().filter(|(name, _)| *name != "mnt") {
+        bundle = bundle.without_namespace(kind);
+    }
+    let shown = bundle.run().ok();
+    for (name, _) in KINDS.iter().filter(|(name, _)| *name != "mnt") {
+        assert!(shown.stdout.contains(&format!("{name} {}\n", host(name))), "{name}: {shown}");
+    }
+    assert!(shown.stdout.contains(&format!("time {}\n", host("time"))), "{shown}");
+}
+
+#[test]
+fn exec_joins_every_namespace() {
+    requires!(root);
+    let c = Bundle::sleep().user_namespace(100_000).namespace("cgroup", None).start();
+    let shown = c.exec_sh(SHOW).ok();
+    for (name, _) in KINDS {
+        assert!(shown.stdout.contains(&format!("{name} {}\n", inside(&c, name))), "{name}: {shown}");
+    }
+}
+
+#[test]
+fn a_pod_shares_its_namespaces() {
+    requires!(root);
+    let first = Bundle::sleep().start();
+    let mut second = Bundle::sleep().with(|config| config["hostname"] = json!(""));
+    for (name, kind) in [("net", "network"), ("ipc", "ipc"), ("uts", "uts")] {
+        second = second.namespace(kind, Some(&namespace(&first, name)));
+    }
+    let second = second.start();
+    for name in ["net", "ipc", "uts"] {
+        assert_eq!(inside(&second, name), inside(&first, name), "{name}");
+    }
+    assert_ne!(inside(&second, "pid"), inside(&first, "pid"));
+    second.exec(&["hostname"]).ok().prints("stasis");
+}
+
+#[test]
+fn a_joined_pid_namespace_shows_both_containers() {
+    requires!(root);
+    let first = Bundle::sleep().start();
+    let second = Bundle::sh("sleep 999").namespace("pid", Some(&namespace(&first, "pid"))).start();
+    assert_eq!(inside(&second, "pid"), inside(&first, "pid"));
+    first.exec(&["ps"]).ok().stdout_contains("sleep 1000").stdout_contains("sleep 999");
+    second.exec(&["ps"]).ok().stdout_contains("sleep 1000");
+    second.kill("KILL").ok();
+    second.wait_for("stopped");
+    second.delete().ok();
+    second.leaves_nothing();
+    assert_eq!(first.status(), "running");
+}
+
+#[test]
+fn a_pod_with_a_user_namespace_shares_it() {
+    requires!(root);
+    ours_only!("runc 1.1 needs the mappings of a user namespace that it joins");
+    let first = Bundle::sleep().user_namespace(100_000).start();
+    // For the owner of the files in its root; the namespace is the first one's.
+    let mut second =
+        Bundle::sh("id -u; touch /tmp/file; readlink /proc/self/ns/user; sleep 1000").user_namespace(100_000);
+    second.edit(|config| {
+        config["linux"].as_object_mut().unwrap().retain(|key, _| !key.ends_with("Mappings"));
+        config["root"]["readonly"] = json!(false);
+        config["hostname"] = json!("");
+    });
+    for (name, kind) in [("user", "user"), ("net", "network"), ("ipc", "ipc"), ("uts", "uts")] {
+        second = second.namespace(kind, Some(&namespace(&first, name)));
+    }
+    let second = second.start();
+    second.wait_printed("user:");
+    assert_eq!(second.printed(), format!("0\n{}\n", inside(&first, "user")));
+    assert_eq!(fs::metadata(second.bundle().rootfs().join("tmp/file")).unwrap().uid(), 100_000);
+    second.exec(&["id", "-u"]).ok().prints("0");
+}
+
+#[test]
+fn a_new_user_namespace_goes_with_joined_ones() {
+    requires!(root);
+    ours_only!("runc 1.1 cannot mount sysfs in a network namespace that the user namespace does not own");
+    let first = Bundle::sleep().start();
+    let second = Bundle::sleep().user_namespace(100_000).namespace("network", Some(&namespace(&first, "net")));
+    let second = second.start();
+    assert_eq!(inside(&second, "net"), inside(&first, "net"));
+    second.exec(&["id", "-u"]).ok().prints("0");
+}
+
+#[test]
+fn ids_are_mapped() {
+    requires!(root);
+    let c = Bundle::sh("id -u; cat /proc/self/uid_map; echo x >/tmp/file; sleep 1000").user_namespace(100_000);
+    let c = c.with(|config| config["root"]["readonly"] = json!(false)).start();
+    c.wait_printed("65536");
+    assert_eq!(c.printed().split_whitespace().collect::<Vec<_>>(), ["0", "0", "100000", "65536"]);
+    assert_eq!(fs::metadata(format!("/proc/{}", c.pid())).unwrap().uid(), 100_000);
+    let file = c.bundle().rootfs().join("tmp/file");
+    crate::support::wait_until("the file is there", || file.exists());
+    assert_eq!((fs::metadata(&file).unwrap().uid(), fs::metadata(&file).unwrap().gid()), (100_000, 100_000));
+}
+
+#[test]
+fn a_user_other_than_root_is_mapped_too() {
+    requires!(root);
+    let c = Bundle::sleep().user_namespace(100_000).with(|config| {
+        config["process"]["user"] = json!({"uid": 1000, "gid": 1001, "additionalGids": [7]});
+    });
+    let c = c.start();
+    let status = fs::read_to_string(format!("/proc/{}/status", c.pid())).unwrap();
+    assert!(status.contains("Uid:\t101000\t101000\t101000\t101000"), "{status}");
+    assert!(
+        status.contains("Gid:\t101001\t101001\t101001\t101001\n") && status.contains("Groups:\t100007 \n"),
+        "{status}"
+    );
+    c.exec(&["id"]).ok().prints("uid=1000(user) gid=1001 groups=7");
+}
+
+#[test]
+fn a_user_namespace_has_the_hosts_devices() {
+    requires!(root);
+    let script =
+        "echo lost >/dev/null; head -c 4 /dev/zero | wc -c; stat -c '%t:%T' /dev/full; head -c 1 /dev/urandom | wc -c";
+    Bundle::sh(script).user_namespace(100_000).run().ok().prints("4\n1:7\n1");
+}
+
+#[test]
+fn what_a_user_namespace_cannot_reach_is_mounted_for_it() {
+    requires!(root);
+    let c = Bundle::sh("cat /from/file").user_namespace(100_000);
+    // The bundle itself is root's alone (0700) too.
+    let c = c.prepare(|dir| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::create_dir_all(dir.join("source/closed/open")).unwrap();
+        fs::write(dir.join("source/closed/open/file"), "read").unwrap();
+        fs::set_permissions(dir.join("source/closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    });
+    c.mount("/from", "bind", "source/closed/open", &["bind", "ro"]).run().ok().prints("read");
+}
+
+#[test]
+fn clocks_have_their_offsets() {
+    requires!(root);
+    ours_only!("runc 1.1 knows no time namespaces");
+    let c = Bundle::sleep().namespace("time", None).with(|config| {
+        config["linux"]["timeOffsets"] =
+            json!({"boottime": {"secs": 100_000_000}, "monotonic": {"secs": 5, "nanosecs": 6}});
+    });
+    let c = c.start();
+    assert_ne!(inside(&c, "time"), host("time"));
+    let seconds = |output: &str| output.split('.').next().unwrap().parse::<u64>().unwrap();
+    assert!(seconds(c.exec(&["cat", "/proc/uptime"]).ok().text()) > 100_000_000);
+    let offsets = fs::read_to_string(format!("/proc/{}/timens_offsets", c.pid())).unwrap();
+    let words: Vec<_> = offsets.split_whitespace().collect();
+    assert_eq!(words, ["monotonic", "5", "6", "boottime", "100000000", "0"]);
+}
+
+#[test]
+fn a_time_namespace_can_be_joined() {
+    requires!(root);
+    ours_only!("runc 1.1 knows no time namespaces");
+    let first = Bundle::sleep().namespace("time", None);
+    let first =
+        first.with(|config| config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 100_000_000}})).start();
+    let second = Bundle::sleep().namespace("time", Some(&namespace(&first, "time"))).start();
+    assert_eq!(inside(&second, "time"), inside(&first, "time"));
+}
+
+#[test]
+fn the_loopback_interface_is_up() {
+    requires!(root);
+    Bundle::new(&["ip", "addr", "show", "lo"]).run().ok().stdout_contains("LOOPBACK,UP").stdout_contains("127.0.0.1");
+}
+
+#[test]
+fn init_is_process_1() {
+    requires!(root);
+    Bundle::sh("echo $$").run().ok().prints("1");
+}
+
+#[test]
+fn the_container_is_named() {
+    requires!(root);
+    ours_only!("runc 1.1 knows no domainname");
+    let c = Bundle::sh("hostname; cat /proc/sys/kernel/domainname").with(|config| {
+        config["hostname"] = json!("host");
+        config["domainname"] = json!("domain");
+    });
+    c.run().ok().prints("host\ndomain");
+}
+
+#[test]
+fn a_cgroup_namespace_begins_at_the_containers_cgroup() {
+    requires!(root);
+    let c = Bundle::sleep().namespace("cgroup", None).start();
+    let shown = c.exec(&["cat", "/proc/1/cgroup"]).ok();
+    assert!(shown.lines().iter().all(|line| line.ends_with(":/")), "{shown}");
+}
+
+#[test]
+fn what_a_namespace_does_not_allow_is_refused() {
+    requires!(root);
+    let c = Runtime::new(Bundle::sleep().without_namespace("uts"));
+    c.run().exits(1).stderr_contains("unable to set hostname without a private UTS namespace");
+    let c = Runtime::new(Bundle::sleep().without_namespace("network").with(|config| {
+        config["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"});
+    }));
+    c.run().exits(1).stderr_contains("not allowed in host network namespace");
+    c.leaves_nothing();
+}

@@ -1,0 +1,79 @@
+//! What a test needs of the machine, and what becomes of it where that is missing.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Why a prerequisite is not there.
+pub type Lacking = Option<String>;
+
+/// Says whether one of the prerequisites is missing, in which case the test is skipped, or fails with `STRICT=1`.
+pub fn lacks(names: &[&str]) -> bool {
+    let Some(reason) = names.iter().find_map(|name| lacking(name)) else { return false };
+    if std::env::var("STRICT").is_ok_and(|value| value == "1") {
+        panic!("prerequisite: {reason}");
+    }
+    skip(&reason);
+    true
+}
+
+/// Says that a test is skipped, and the how manieth it is, on the real standard error: the test harness keeps what a
+/// test that passes prints to itself.
+pub fn skip(reason: &str) {
+    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    let thread = std::thread::current();
+    let line = format!("skipped {}: {reason} ({count} skipped so far)\n", thread.name().unwrap_or("a test"));
+    let _told = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// Says whether the runtime is another one than ours, which is to show that a test asks for the right thing.
+pub fn is_oracle() -> bool {
+    std::env::var_os("RUNTIME").is_some()
+}
+
+fn lacking(name: &str) -> Lacking {
+    match name {
+        // Whoever needs root makes a container, and its root file system is busybox.
+        "root" if nix::unistd::geteuid().is_root() => program("busybox"),
+        "root" => Some("needs root".into()),
+        "criu" => criu(),
+        "cgroup_v1" => (!has_v1()).then(|| "needs cgroup v1 hierarchies".into()),
+        "cgroup_v2" => (!has_v2()).then(|| "needs cgroup v2".into()),
+        "docker" => program("dockerd").or_else(|| program("docker")),
+        "terminals" => (!Path::new("/dev/ptmx").exists()).then(|| "needs /dev/ptmx".into()),
+        other => panic!("unknown prerequisite {other}"),
+    }
+}
+
+fn program(name: &str) -> Lacking {
+    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(name).exists());
+    (!found).then(|| format!("needs {name} in PATH"))
+}
+
+fn criu() -> Lacking {
+    static CHECK: OnceLock<Lacking> = OnceLock::new();
+    CHECK
+        .get_or_init(|| {
+            let mut check = Command::new("criu");
+            check.arg("check").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            match check.status() {
+                Ok(status) if status.success() => None,
+                Ok(status) => Some(format!("needs a CRIU that works here: `criu check` ended with {status}")),
+                Err(err) => Some(format!("needs criu in PATH: {err}")),
+            }
+        })
+        .clone()
+}
+
+/// Says whether the host has hierarchies of cgroup v1.
+pub fn has_v1() -> bool {
+    std::fs::read_to_string("/proc/mounts").unwrap().lines().any(|line| line.contains(" cgroup "))
+}
+
+/// Says whether the host has the hierarchy of cgroup v2.
+pub fn has_v2() -> bool {
+    std::fs::read_to_string("/proc/filesystems").unwrap().contains("\tcgroup2")
+}
