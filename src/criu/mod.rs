@@ -4,7 +4,9 @@
 //! [`container`](crate::container) puts those together with a [`Session`] for the verbs checkpoint and restore.
 
 pub mod external;
+pub mod image;
 pub mod images;
+pub mod manifest;
 mod notify;
 pub mod options;
 mod rpc;

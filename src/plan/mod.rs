@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod devices;
 pub mod hooks;
 pub mod idmap;
+pub mod ipc;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;

@@ -1,0 +1,131 @@
+//! The manifest of a checkpoint: what we put beside CRIU's images, and what a restore needs to know of it.
+//!
+//! It is a file in the directory of the images, which other runtimes do not look at. An image without one was made by
+//! another runtime, and holds what CRIU dumped and nothing else.
+
+use crate::error::{Context, Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// The file in the directory of the images.
+pub const NAME: &str = "stasis-manifest.json";
+
+/// The version of [`Manifest`] that is written; older ones are read.
+const VERSION: u32 = 1;
+
+/// What was dumped, by whom, and what beside CRIU's own images.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// The version of this format.
+    pub version: u32,
+    /// The version of the runtime.
+    pub stasis: String,
+    /// The version of CRIU.
+    pub criu: String,
+    /// The name of the container that was dumped.
+    pub id: String,
+    /// The container's IPC mode: `private`, `shareable`, `container`, `host` or `none`.
+    pub ipc: String,
+    /// The tmpfs that were mounted from outside, with their content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tmpfs: Vec<Tmpfs>,
+    /// The standard streams that lead to files of the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<Stream>,
+}
+
+/// A tmpfs that was mounted from outside.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tmpfs {
+    /// Where it was mounted in the container.
+    pub destination: String,
+    /// The file with its content, in the directory of the images.
+    pub archive: String,
+    /// SHA-256 of that file, in hexadecimal.
+    pub sha256: String,
+    /// How many bytes its files had allocated.
+    pub bytes: u64,
+    /// How many files, directories and others it had.
+    pub entries: u64,
+    /// The size of the file system in bytes, 0 for no limit.
+    pub size: u64,
+    /// The number of inodes that it may have, 0 for no limit.
+    pub inodes: u64,
+    /// Whether processes outside of the container had it mounted, so that its content may have changed meanwhile.
+    pub shared: bool,
+}
+
+/// A standard stream that leads to a file of the host.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stream {
+    /// The descriptors that it is open as, in the container's init.
+    pub numbers: Vec<i32>,
+    /// The name that CRIU's image gives it: `file[MOUNT:INODE]`, in hexadecimal.
+    pub key: String,
+    /// Where it was on the host.
+    pub path: String,
+}
+
+impl Manifest {
+    /// Returns the manifest of a container that is dumped now.
+    pub fn new(id: &str, criu: String, ipc: &str) -> Self {
+        let (id, ipc) = (id.to_owned(), ipc.to_owned());
+        Self { version: VERSION, stasis: env!("CARGO_PKG_VERSION").to_owned(), criu, id, ipc, ..Self::default() }
+    }
+
+    /// Writes it into the directory of the images: all of it, or nothing.
+    pub fn save(&self, images: &Path) -> Result<()> {
+        let (path, new) = (images.join(NAME), images.join(format!(".{NAME}")));
+        let attempt = || format!("write {}", path.display());
+        let text = serde_json::to_vec_pretty(self).map_err(|err| Error::other(format!("{}: {err}", attempt())))?;
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new).context(attempt)?;
+        file.write_all(&text).context(attempt)?;
+        std::fs::rename(&new, &path).context(attempt)
+    }
+
+    /// Reads it from the directory of the images, if it is there.
+    pub fn load(images: &Path) -> Result<Option<Self>> {
+        let path = images.join(NAME);
+        let text = match std::fs::read(&path) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.context(|| format!("read {}", path.display()))?,
+        };
+        let broken = |err: String| Error::other(format!("parse {}: {err}", path.display()));
+        let found: Self = serde_json::from_slice(&text).map_err(|err| broken(err.to_string()))?;
+        match found.version <= VERSION {
+            true => Ok(Some(found)),
+            false => Err(broken(format!("format {} is newer than this runtime's {VERSION}", found.version))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Manifest::load(dir.path()).unwrap(), None);
+        let tmpfs = Tmpfs { destination: "/dev/shm".to_owned(), bytes: 7, ..Tmpfs::default() };
+        let written = Manifest { tmpfs: vec![tmpfs], ..Manifest::new("c1", "4.2".to_owned(), "shareable") };
+        written.save(dir.path()).unwrap();
+        assert_eq!(Manifest::load(dir.path()).unwrap(), Some(written));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn one_from_the_future_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        Manifest { version: VERSION + 1, ..Manifest::default() }.save(dir.path()).unwrap();
+        let words = Manifest::load(dir.path()).unwrap_err().to_string();
+        assert!(words.ends_with("format 2 is newer than this runtime's 1"), "{words}");
+    }
+}
