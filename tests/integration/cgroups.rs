@@ -170,12 +170,10 @@ fn a_limit_of_memory_is_enforced() {
     );
     let c = c.start();
     c.finished();
-    // Whom it kills is the kernel's choice; that it kills is ours.
-    assert!(
-        c.limit("memory", "memory.oom_control").contains("oom_kill 1"),
-        "{}",
-        c.limit("memory", "memory.oom_control")
-    );
+    // Whom it kills, and how many, is the kernel's choice; that it kills is ours.
+    let told = c.limit("memory", "memory.oom_control");
+    let kills = told.lines().find_map(|line| line.strip_prefix("oom_kill ")).map(str::parse::<u32>);
+    assert!(kills.unwrap().unwrap() > 0, "{told}");
 }
 
 #[test]
