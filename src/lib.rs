@@ -25,12 +25,13 @@
 //! | module | what it is | uses |
 //! | --- | --- | --- |
 //! | `cli` (of the binary) | what the user typed, a file per command | [`container`], [`criu`], [`plan`], [`seal`], [`spec`] |
-//! | [`container`] | the outside: a file per verb | [`spec`], [`plan`], [`cgroup`], [`criu`], `init`, `handshake` |
+//! | [`container`] | the outside: a file per verb | [`spec`], [`plan`], [`cgroup`], [`criu`], [`tmpfs`], `init`, `handshake` |
 //! | [`spec`] | what was asked for: reading and refusing | [`plan`] |
 //! | [`plan`] | what will be done: pure functions, no system calls | |
 //! | `init` | the inside: between clone and execve | [`plan`], `handshake` |
 //! | [`cgroup`] | making, limiting, freezing and removing cgroups | [`plan`] |
 //! | [`criu`] | sessions with CRIU and its images; knows no container's life | |
+//! | [`tmpfs`] | the content of a /dev/shm as an archive | |
 //! | [`seal`] | running from an image of ourselves that nobody can write | |
 //! | [`sys`] | the kernel: thin wrappers, no policy | |
 //!
@@ -98,5 +99,6 @@ pub mod spec;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod time;
+pub mod tmpfs;
 
 pub use error::{Context, Error, ErrorKind, Result};

@@ -23,6 +23,7 @@ pub mod signal;
 pub mod socket;
 pub mod stream;
 pub mod tty;
+pub mod xattr;
 
 pub use nix::errno::Errno;
 

@@ -64,6 +64,13 @@ pub fn open_in_root_without_symlinks(root: BorrowedFd<'_>, path: &CStr) -> Resul
     openat2(root, path, OFlag::O_PATH, Mode::empty(), IN_ROOT | libc::RESOLVE_NO_SYMLINKS)
 }
 
+/// Opens `path` below `root`, provided that it leads through no symlink and into no other mount: ELOOP and EXDEV
+/// otherwise. A symlink at its end is opened itself where `flags` say `O_PATH | O_NOFOLLOW`.
+pub fn open_within(root: BorrowedFd<'_>, path: &CStr, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
+    let within = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_XDEV;
+    openat2(root, path, flags, mode, within)
+}
+
 /// What is put at the end of a path that is missing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Missing {

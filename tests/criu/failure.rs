@@ -5,7 +5,9 @@ use crate::{COUNTER, Checkpointed, ours_only, requires};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use stasis::sys::pidfd;
 use std::fs;
+use std::os::fd::AsFd;
 use std::process::Stdio;
 
 #[test]
@@ -63,14 +65,15 @@ fn the_container_goes_on_when_criu_or_the_runtime_is_killed() {
         wait_until("criu turns to the processes", || {
             fs::read_to_string(c.images().join("dump.log")).is_ok_and(|log| log.contains("Dumping processes"))
         });
+        let criu = fs::read_to_string(children).unwrap().trim().parse().unwrap();
+        let criu_ends = pidfd::open(criu).unwrap();
         match whom {
-            "criu" => {
-                let criu = fs::read_to_string(children).unwrap();
-                kill(Pid::from_raw(criu.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
-            }
+            "criu" => kill(Pid::from_raw(criu), Signal::SIGKILL).unwrap(),
             _ => runtime.kill().unwrap(),
         }
         assert!(!runtime.wait().unwrap().success());
+        // A CRIU that nobody listens to goes on until it has something to say, and then takes everything back.
+        assert!(pidfd::wait_ended(criu_ends.as_fd(), 60_000).unwrap());
         let log = c.log("dump.log");
         let tail = log.lines().rev().take(5).collect::<Vec<_>>();
         wait_until(&format!("the container goes on without {whom}: {tail:#?}"), || c.runtime.status() == "running");
