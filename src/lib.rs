@@ -30,7 +30,7 @@
 //! | [`plan`] | what will be done: pure functions, no system calls | |
 //! | `init` | the inside: between clone and execve | [`plan`], `handshake` |
 //! | [`cgroup`] | making, limiting, freezing and removing cgroups | [`plan`] |
-//! | [`criu`] | sessions with CRIU and its images; knows no container's life | |
+//! | [`criu`] | sessions with CRIU and its images; knows no container's life | [`tmpfs`] |
 //! | [`tmpfs`] | the content of a /dev/shm as an archive | |
 //! | [`seal`] | running from an image of ourselves that nobody can write | |
 //! | [`sys`] | the kernel: thin wrappers, no policy | |

@@ -1,7 +1,7 @@
 //! `checkpoint`: a running container as images on disk. What `restore` asks for in the same words is here too.
 
-use super::{Global, root, usage};
-use anyhow::{Result, bail};
+use super::{Global, root, size, usage};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use stasis::container::{Container, is_rootless};
 use stasis::criu::options::{CgroupMode, DumpOptions, NetworkLock, Options, PageServer};
@@ -102,6 +102,12 @@ pub struct CheckpointArgs {
     /// ADDRESS:PORT of the page server
     #[arg(long, value_name = "address:port")]
     pub page_server: Option<String>,
+    /// size up to which open files without a name are dumped, with k, m or g (default: 4g)
+    #[arg(long, value_name = "size")]
+    pub ghost_limit: Option<String>,
+    /// destination of a tmpfs mounted from outside whose content is the container's too, like that of /dev/shm
+    #[arg(long, value_name = "dir")]
+    pub external_tmpfs: Vec<String>,
     /// dump container's memory information only, leave the container running after this
     #[arg(long)]
     pub pre_dump: bool,
@@ -120,8 +126,9 @@ impl CheckpointArgs {
             leave_running: self.leave_running,
             tcp_skip_in_flight: self.tcp_skip_in_flight,
             link_remap: self.link_remap,
-            ghost_limit: None,
+            ghost_limit: self.ghost_limit.as_deref().map(ghost_limit).transpose()?,
             page_server: self.page_server.as_deref().map(page_server).transpose()?,
+            external_tmpfs: self.external_tmpfs.clone(),
         })
     }
 }
@@ -155,6 +162,12 @@ fn network_lock(word: &str) -> Result<NetworkLock> {
         "skip" => NetworkLock::Skip,
         _ => bail!("invalid network-lock value"),
     })
+}
+
+/// Reads a size that CRIU can count: 32 bits.
+fn ghost_limit(text: &str) -> Result<u32> {
+    let bytes = size::parse(text).with_context(|| format!("invalid --ghost-limit {text:?}"))?;
+    Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
 /// Reads `ADDRESS:PORT`, where an IPv6 address stands in brackets.

@@ -18,6 +18,7 @@ mod ps;
 mod restore;
 mod root;
 mod run;
+mod size;
 mod spec;
 mod start;
 mod state;

@@ -9,6 +9,7 @@ use clap::Args;
 use stasis::container;
 use stasis::criu::options::RestoreOptions;
 use stasis::sys::{process, signal::Signals};
+use stasis::tmpfs::Policy;
 use std::path::PathBuf;
 
 /// Arguments of `restore`.
@@ -34,6 +35,10 @@ pub struct RestoreArgs {
     /// LSM mount context to be used during restore
     #[arg(long, value_name = "context")]
     pub lsm_mount_context: Option<String>,
+    /// what to do where a tmpfs mounted from outside, like Docker's /dev/shm, is not empty:
+    /// if-empty|merge-missing|overwrite|never (default: if-empty; in a joined IPC namespace merge-missing)
+    #[arg(long, value_name = "policy")]
+    pub shm_policy: Option<String>,
     /// accepted for the sake of callers that give it to checkpoint and restore alike: the images know their parent
     #[arg(long, value_name = "dir", hide = true)]
     pub parent_path: Option<PathBuf>,
@@ -49,8 +54,14 @@ impl RestoreArgs {
             options: self.criu.options()?,
             lsm_profile: self.lsm_profile.clone(),
             lsm_mount_context: self.lsm_mount_context.clone(),
+            shm_policy: self.shm_policy.as_deref().map(shm_policy).transpose()?,
         })
     }
+}
+
+fn shm_policy(word: &str) -> Result<Policy> {
+    let found = Policy::ALL.iter().find(|(name, _)| *name == word);
+    found.map(|(_, policy)| *policy).with_context(|| format!("invalid shm-policy value {word:?}"))
 }
 
 /// Restores a container, and unless detached waits for its end.

@@ -4,17 +4,21 @@
 //! has all of it nothing is lost: it lets the processes go on when it fails, and so does everything here.
 
 use super::create::view;
+use super::external_tmpfs::ExternalTmpfs;
 use super::{Container, Status, external};
 use crate::cgroup;
+use crate::criu::manifest::Manifest;
 use crate::criu::options::{self, DUMP_LOG, DirectoryFds, DumpOptions, DumpTarget};
 use crate::criu::{Launch, Notification, Program, Session, Task, external as names, images, require_features};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::plan::ipc::IpcMode;
 use crate::plan::namespaces::{Kind, Namespace, of};
 use crate::sys::fd;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use oci_spec::runtime::Spec;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 impl Container {
     /// Dumps the container into images, and destroys it unless it is to go on.
@@ -48,7 +52,7 @@ impl Container {
         if let Some(parent) = &asked.parent_path {
             images::check_parent(images, parent)?;
         }
-        let status_fd = match status_fd {
+        let status = match status_fd {
             Some(number) if asked.options.lazy_pages => Some(writable(number)?),
             _ => None,
         };
@@ -56,10 +60,14 @@ impl Container {
         let target = self.dump_target(spec, asked.pre_dump)?;
         let program = Program::find()?;
         let mut session = Session::start(&program, Launch::default())?;
-        program.check_version(&mut session)?;
+        let version = program.check_version(&mut session)?;
         let mem_track = asked.pre_dump || asked.parent_path.is_some();
         require_features(&mut session, mem_track, asked.options.lazy_pages)?;
+        let manifest = Manifest::new(self.id(), version.to_string(), IpcMode::of(spec).as_str());
+        let mut dumping = Dumping { images, status, manifest, tmpfs: Vec::new() };
         if !asked.pre_dump {
+            dumping.tmpfs = self.external_tmpfs(spec, &asked.external_tmpfs)?;
+            Manifest::discard(images)?;
             images::write_descriptors(images, &self.standard_streams())?;
         }
 
@@ -68,16 +76,13 @@ impl Container {
             images: directories.images.as_raw_fd(),
             work: directories.work.as_ref().map(AsRawFd::as_raw_fd),
         };
-        let mut observer = |notification: Notification<'_>| match (notification, status_fd) {
-            (Notification::StatusReady, Some(status)) => {
-                fd::write_all(status, &[0]).context(|| "tell that the memory can be fetched")
-            }
-            _ => Ok(()),
-        };
         session
-            .run(task, options::dump(asked, target, fds), &mut observer)
-            .map(drop)
-            .map_err(|err| images::explain(err, &directories.log(DUMP_LOG)))
+            .run(task, options::dump(asked, target, fds), &mut |notification| dumping.notified(notification))
+            .map_err(|err| images::explain(err, &directories.log(DUMP_LOG)))?;
+        if !asked.leave_running {
+            dumping.clean_up();
+        }
+        Ok(())
     }
 
     fn thaw(&self) -> Result<()> {
@@ -125,6 +130,43 @@ impl Container {
     fn standard_streams(&self) -> Vec<String> {
         let link = |number| std::fs::read_link(format!("/proc/{}/fd/{number}", self.state().pid));
         (0..3).map(|number| link(number).unwrap_or_default().to_string_lossy().into_owned()).collect()
+    }
+}
+
+/// Our part in a dump.
+struct Dumping<'a> {
+    images: &'a Path,
+    /// Who is told once the memory can be fetched.
+    status: Option<BorrowedFd<'static>>,
+    manifest: Manifest,
+    tmpfs: Vec<ExternalTmpfs>,
+}
+
+impl Dumping<'_> {
+    fn notified(&mut self, notification: Notification<'_>) -> Result<()> {
+        match notification {
+            Notification::StatusReady => self
+                .status
+                .map_or(Ok(()), |status| fd::write_all(status, &[0]).context(|| "tell that the memory can be fetched")),
+            Notification::QueryExtFiles(_) => self.tmpfs.iter_mut().try_for_each(ExternalTmpfs::note_remaps),
+            Notification::PostDump => self.complete(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds what CRIU leaves out, before it lets go of the processes: without it the image would not be complete.
+    fn complete(&mut self) -> Result<()> {
+        for tmpfs in &self.tmpfs {
+            self.manifest.tmpfs.push(tmpfs.capture(self.images)?);
+        }
+        self.manifest.save(self.images)
+    }
+
+    /// Removes what CRIU has left in file systems that are still there. The checkpoint is complete all the same.
+    fn clean_up(&self) {
+        for tmpfs in &self.tmpfs {
+            tmpfs.remove_remaps().unwrap_or_else(|err| log::warn!("{err}"));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod create;
 mod delete;
 mod exec;
 mod external;
+mod external_tmpfs;
 mod freeze;
 mod hooks;
 mod idmap;

@@ -4,6 +4,7 @@
 //! creating it would have, and from then on there is no difference: the same state, the same verbs.
 
 use super::create::{self, CreateOptions};
+use super::external_tmpfs::{self, Filled};
 use super::restore_root::RestoreRoot;
 use super::rollback::Rollback;
 use super::state::{State, StateDir};
@@ -59,12 +60,25 @@ pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOp
     }
     let plan = external::plan(&config.spec, &bundle, &view)?;
     let state = create::first_state(&config, id, &bundle, &cgroup, options)?;
-    let mut restoring = Restoring { dir, config, state, asked, console: None, init: None, others: children() };
+    let mut restoring = Restoring {
+        dir,
+        config,
+        state,
+        asked,
+        console: None,
+        init: None,
+        others: children(),
+        filled: Filled::default(),
+    };
     let restored = restoring.run(&plan, &directories, streams).and_then(|started| {
         super::announce(&started, options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
         Ok(started)
     });
-    let started = restored.inspect_err(|_| restoring.end())?;
+    let started = restored.inspect_err(|_| {
+        restoring.end();
+        restoring.filled.take_back();
+    })?;
+    restoring.filled.keep();
     undo.disarm();
     Ok((Container::new(restoring.dir, restoring.state, restoring.config.spec), started))
 }
@@ -81,6 +95,8 @@ struct Restoring<'a> {
     init: Option<OwnedFd>,
     /// Children that are not its processes: those that were there before.
     others: Vec<i32>,
+    /// What was put into its tmpfs from outside.
+    filled: Filled,
 }
 
 /// What every attempt to restore works with.
@@ -94,6 +110,8 @@ struct Setting<'a> {
 
 impl Restoring<'_> {
     fn run(&mut self, plan: &RootfsPlan, directories: &Directories, mut streams: Streams) -> Result<Started> {
+        let (spec, images) = (&self.config.spec, &self.asked.options.image_path);
+        self.filled = external_tmpfs::fill(spec, &self.state.bundle, images, self.asked.shm_policy)?;
         let rootfs = external::open_directory(&self.state.rootfs)?;
         mount_points::make(plan, rootfs.as_fd())?;
         let joined = self.open_namespaces()?;

@@ -65,7 +65,7 @@ impl Message {
 
     /// Returns a signed number: `int32` and `int64`, which protobuf sign-extends alike.
     pub fn signed(&self, field: u32) -> Option<i64> {
-        self.number(field).map(u64::cast_signed)
+        self.number(field).map(|number| number as i64)
     }
 
     /// Returns whether a flag is set.
@@ -224,7 +224,7 @@ impl Writer {
     pub fn save(self, path: &Path) -> Result<()> {
         let attempt = || format!("write {}", path.display());
         match std::fs::remove_file(path) {
-            Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(err).context(attempt),
+            Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(err).context(attempt),
             _ => std::fs::write(path, self.bytes).context(attempt),
         }
     }

@@ -79,6 +79,15 @@ impl Manifest {
         Self { version: VERSION, stasis: env!("CARGO_PKG_VERSION").to_owned(), criu, id, ipc, ..Self::default() }
     }
 
+    /// Removes one of an earlier dump, which would be taken for that of a later one that fails.
+    pub fn discard(images: &Path) -> Result<()> {
+        let path = images.join(NAME);
+        match std::fs::remove_file(&path) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.context(|| format!("remove {}", path.display())),
+        }
+    }
+
     /// Writes it into the directory of the images: all of it, or nothing.
     pub fn save(&self, images: &Path) -> Result<()> {
         let (path, new) = (images.join(NAME), images.join(format!(".{NAME}")));

@@ -5,6 +5,7 @@
 //! under the same number.
 
 use super::external::ExternalMount;
+use crate::tmpfs::Policy;
 use protobuf::{EnumOrUnknown, MessageField};
 use rust_criu::rust_criu_protobuf::rpc::{
     Cgroup_root, Criu_cg_mode, Criu_network_lock_method, Criu_opts, Criu_page_server_info, Ext_mount_map, Inherit_fd,
@@ -23,6 +24,10 @@ const CONFIG_FILE: &str = "/etc/criu/runc.conf";
 
 /// The annotation that names another such file, or none with an empty string.
 const CONFIG_ANNOTATION: &str = "org.criu.config";
+
+/// CRIU refuses files that have lost their name from 1 MiB on, since it takes them for leaks. Where memory is shared
+/// such files are the rule, so only what CRIU cannot count is too much.
+const GHOST_LIMIT: u32 = u32::MAX;
 
 /// Debug messages without the contents of each object, as runc has it.
 const LOG_LEVEL: i32 = 4;
@@ -105,10 +110,12 @@ pub struct DumpOptions {
     pub tcp_skip_in_flight: bool,
     /// Open files that have lost their name get a temporary one, for the restore to find them by.
     pub link_remap: bool,
-    /// The size in bytes up to which the content of an open file without a name is dumped.
+    /// The size in bytes up to which the content of an open file without a name is dumped; 4 GiB if absent.
     pub ghost_limit: Option<u32>,
     /// Where the memory goes.
     pub page_server: Option<PageServer>,
+    /// Tmpfs from outside, beside /dev/shm, whose content belongs to the container: where they are mounted.
+    pub external_tmpfs: Vec<String>,
 }
 
 /// What the user asks for at a restore.
@@ -120,6 +127,8 @@ pub struct RestoreOptions {
     pub lsm_profile: Option<String>,
     /// The SELinux context that mounts get instead of theirs.
     pub lsm_mount_context: Option<String>,
+    /// What is done with the content of tmpfs from outside where they are not empty; chosen by the IPC mode when absent.
+    pub shm_policy: Option<Policy>,
 }
 
 /// The descriptors of this process that CRIU opens its directories through.
@@ -185,7 +194,7 @@ pub fn dump(asked: &DumpOptions, target: DumpTarget, directories: DirectoryFds) 
         leave_running: Some(asked.leave_running),
         tcp_skip_in_flight: Some(asked.tcp_skip_in_flight),
         link_remap: Some(asked.link_remap),
-        ghost_limit: asked.ghost_limit,
+        ghost_limit: Some(asked.ghost_limit.unwrap_or(GHOST_LIMIT)),
         ps: asked.page_server.as_ref().map(page_server).unwrap_or_default(),
         // Without tracking, the dump after a pre-dump would be a whole one.
         track_mem: (asked.pre_dump || parent.is_some()).then_some(true),

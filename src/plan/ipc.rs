@@ -34,7 +34,7 @@ impl IpcMode {
         match spec.linux().as_ref().map_or(Namespace::Host, namespace) {
             Namespace::Host => Self::Host,
             Namespace::Joined(path) => Self::Container(path),
-            Namespace::Private => match shm(spec) {
+            Namespace::Private => match mounted_at(spec, SHM) {
                 None => Self::None,
                 Some(mount) if is_bind(mount) => Self::Shareable,
                 Some(_) => Self::Private,
@@ -60,10 +60,10 @@ impl fmt::Display for IpcMode {
     }
 }
 
-/// Returns what a configuration mounts on /dev/shm: the last entry covers those before it.
-pub fn shm(spec: &Spec) -> Option<&Mount> {
-    let is_shm = |mount: &&Mount| mounts::destination(mount.destination()).is_ok_and(|path| path == SHM);
-    spec.mounts().iter().flatten().rfind(is_shm)
+/// Returns what a configuration mounts at a place: the last entry covers those before it.
+pub fn mounted_at<'a>(spec: &'a Spec, place: &str) -> Option<&'a Mount> {
+    let is_there = |mount: &&Mount| mounts::destination(mount.destination()).is_ok_and(|path| path == place);
+    spec.mounts().iter().flatten().rfind(is_there)
 }
 
 /// Says whether a mount shows something of the host.

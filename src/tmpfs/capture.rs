@@ -171,20 +171,20 @@ fn sparse_map(header: &mut Header, segments: &[(u64, u64)], length: u64) -> io::
 
 /// Returns where a file of this length has data: offset and length of each part.
 fn segments(file: BorrowedFd<'_>, length: u64) -> io::Result<Vec<(u64, u64)>> {
+    let seek = |at: u64, whence| lseek64(file, at as i64, whence).map(|found| found as u64);
     let mut all = Vec::new();
     let mut at = 0;
     while at < length {
-        let start = match lseek64(file, at.cast_signed(), Whence::SeekData) {
+        let start = match seek(at, Whence::SeekData) {
             // Only a hole is left.
             Err(Errno::ENXIO) => break,
-            other => other?.cast_unsigned(),
+            other => other?,
         };
         if start >= length {
             break;
         }
-        let end = lseek64(file, start.cast_signed(), Whence::SeekHole)?.cast_unsigned().min(length);
-        all.push((start, end - start));
-        at = end;
+        at = seek(start, Whence::SeekHole)?.min(length);
+        all.push((start, at - start));
     }
     Ok(all)
 }

@@ -16,7 +16,7 @@ mod undo;
 pub use capture::{Captured, capture};
 pub use replay::replay;
 pub use tree::remaps;
-pub use undo::Undo;
+pub use undo::{Undo, remove};
 
 use crate::error::{Context, Result};
 use sha2::{Digest, Sha256};

@@ -218,7 +218,7 @@ impl Attributes {
         let mut attributes = Self {
             mode: Mode::from_bits_truncate(header.mode()? & 0o7777),
             owner: (id(header.uid())?.into(), id(header.gid())?.into()),
-            time: TimeSpec::new(header.mtime()?.cast_signed(), 0),
+            time: TimeSpec::new(header.mtime()? as i64, 0),
             extended: Vec::new(),
         };
         for extension in entry.pax_extensions()?.into_iter().flatten() {

@@ -53,7 +53,8 @@ impl Undo {
     pub fn take_back(&mut self) {
         while let Some(step) = self.steps.pop() {
             let undone = match &step {
-                Step::Made { path, directory } => self.remove(path, *directory),
+                Step::Made { path, directory: false } => remove(self.root(), path),
+                Step::Made { path, directory: true } => unlink(self.root(), path, UnlinkatFlags::RemoveDir),
                 Step::Moved { path, aside } => self.rename(aside, path),
             };
             // The failure that led here is what is reported; this one would only hide it.
@@ -81,16 +82,20 @@ impl Undo {
         }
     }
 
-    fn remove(&self, path: &Path, directory: bool) -> sys::Result<()> {
-        let (parent, name) = parent(self.root(), path)?;
-        let kind = if directory { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
-        unlinkat(&parent, name.as_c_str(), kind)
-    }
-
     fn rename(&self, from: &Path, to: &Path) -> sys::Result<()> {
         let ((from_parent, from), (to_parent, to)) = (parent(self.root(), from)?, parent(self.root(), to)?);
         renameat(&from_parent, from.as_c_str(), &to_parent, to.as_c_str())
     }
+}
+
+/// Removes a file that is no directory.
+pub fn remove(root: BorrowedFd<'_>, path: &Path) -> sys::Result<()> {
+    unlink(root, path, UnlinkatFlags::NoRemoveDir)
+}
+
+fn unlink(root: BorrowedFd<'_>, path: &Path, flags: UnlinkatFlags) -> sys::Result<()> {
+    let (parent, name) = parent(root, path)?;
+    unlinkat(&parent, name.as_c_str(), flags)
 }
 
 /// Opens the directory that a path is in, and returns the name that it has there.

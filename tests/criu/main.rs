@@ -11,6 +11,7 @@ mod failure;
 mod leaks;
 mod namespaces;
 mod roundtrip;
+mod shm_shared;
 mod streams;
 #[macro_use]
 #[path = "../support/mod.rs"]

@@ -66,6 +66,12 @@ impl Bundle {
         self
     }
 
+    /// Puts a program of the tests' own into the root file system.
+    pub fn program(self, name: &str) -> Self {
+        let program = super::program(name);
+        self.prepare(|path| assert_ne!(fs::copy(&program, path.join("rootfs/bin").join(name)).unwrap(), 0))
+    }
+
     /// Adds an entry to `mounts`.
     pub fn mount(self, destination: &str, kind: &str, source: impl AsRef<Path>, options: &[&str]) -> Self {
         let source = source.as_ref().to_str().unwrap();

@@ -11,6 +11,7 @@
 mod bundle;
 mod console;
 mod output;
+mod program;
 mod remains;
 mod requirements;
 mod runtime;
@@ -18,6 +19,7 @@ mod runtime;
 pub use bundle::Bundle;
 pub use console::{Console, exists, read_until, type_line};
 pub use output::Output;
+pub use program::program;
 pub use remains::{cycles, files};
 pub use requirements::{Lacking, is_oracle, lacks, skip};
 pub use runtime::{Layout, Runtime, wait_until};
