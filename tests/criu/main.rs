@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod failure;
+mod killed;
 mod leaks;
 mod namespaces;
 mod roundtrip;
@@ -106,6 +107,27 @@ impl Checkpointed {
     fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.images().join(name)).unwrap()
     }
+}
+
+/// A bundle whose program is tests/programs/shm_keeper.c.
+fn keeper(argument: &str) -> Bundle {
+    let capabilities = ["CAP_CHOWN", "CAP_FOWNER", "CAP_FSETID", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"];
+    let bundle = Bundle::new(&["shm_keeper", argument]).program("shm_keeper").capable(&capabilities);
+    bundle.with(|config| config["root"]["readonly"] = serde_json::json!(false))
+}
+
+/// Waits until a keeper has checked everything at least `more` times, and returns how many, by what its status file says.
+#[track_caller]
+fn keeps(more: u32, status: impl Fn() -> String) -> u32 {
+    let round = || {
+        let line = status().lines().next().unwrap_or_default().to_owned();
+        let round = line.strip_prefix("ok ").and_then(|round| round.parse::<u32>().ok());
+        assert!(round.is_some() || line.is_empty(), "{line}");
+        round
+    };
+    let goal = round().unwrap_or(0) + more;
+    wait_until("the keeper checks what it has", || round().is_some_and(|now| now >= goal));
+    goal
 }
 
 /// Returns the inode of a namespace of a process.

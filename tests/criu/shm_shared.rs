@@ -9,10 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A tmpfs that the test mounts on the host.
-struct HostTmpfs(tempfile::TempDir);
+pub struct HostTmpfs(tempfile::TempDir);
 
 impl HostTmpfs {
-    fn new() -> Self {
+    /// Mounts one.
+    pub fn new() -> Self {
         let this = Self(tempfile::tempdir().unwrap());
         this.mount();
         this
@@ -23,12 +24,13 @@ impl HostTmpfs {
     }
 
     /// Puts an empty one in its place.
-    fn renew(&self) {
+    pub fn renew(&self) {
         umount2(self.0.path(), MntFlags::MNT_DETACH).unwrap();
         self.mount();
     }
 
-    fn path(&self) -> &Path {
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
         self.0.path()
     }
 
@@ -45,17 +47,8 @@ impl HostTmpfs {
 
     /// Waits until the keeper that has it has checked everything at least `more` times, and returns how many.
     #[track_caller]
-    fn keeps(&self, more: u32) -> u32 {
-        let round = || {
-            let status = self.read("status");
-            let line = status.lines().next().unwrap_or_default().to_owned();
-            let round = line.strip_prefix("ok ").and_then(|round| round.parse::<u32>().ok());
-            assert!(round.is_some() || line.is_empty(), "{line}");
-            round
-        };
-        let goal = round().unwrap_or(0) + more;
-        wait_until("the keeper checks what it has", || round().is_some_and(|now| now >= goal));
-        goal
+    pub fn keeps(&self, more: u32) -> u32 {
+        crate::keeps(more, || self.read("status"))
     }
 }
 
@@ -73,9 +66,9 @@ fn with_shm(bundle: Bundle, shm: &Path) -> Bundle {
     bundle.mount("/dev/shm", "bind", shm, &["rbind", "rw"])
 }
 
-fn keeper(argument: &str, shm: &Path) -> Bundle {
-    let capabilities = ["CAP_CHOWN", "CAP_FOWNER", "CAP_FSETID", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"];
-    with_shm(Bundle::new(&["shm_keeper", argument]).program("shm_keeper").capable(&capabilities), shm)
+/// A bundle whose program keeps things in this /dev/shm.
+pub fn keeper(argument: &str, shm: &Path) -> Bundle {
+    with_shm(crate::keeper(argument), shm)
 }
 
 fn manifest(c: &Checkpointed) -> Value {
@@ -137,6 +130,8 @@ fn a_clone_has_its_own() {
     first.keeps(1);
     c.checkpoint(&["--leave-running"]).ok();
     let clone = Checkpointed::of(keeper("", second.path()));
+    // Files of the root file system are the caller's to copy.
+    fs::copy(c.runtime.bundle().rootfs().join("keeper"), clone.runtime.bundle().rootfs().join("keeper")).unwrap();
     let images = c.images();
     let line = ["restore", "--detach", "--image-path", images.to_str().unwrap(), "--bundle", clone.bundle()];
     clone.runtime.output_of(clone.runtime.command(&[&line[..], &[clone.runtime.id()]].concat())).ok();

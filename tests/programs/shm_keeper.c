@@ -2,7 +2,8 @@
  * Keeps every kind of thing in /dev/shm that a program can hold there, and goes
  * on checking that it has them all: a descriptor with a position, a shared
  * mapping, a file without a name, a log that is appended to, a file of 1 GiB
- * that is mostly hole, names, owners, modes and attributes.
+ * that is mostly hole, names, owners, modes and attributes. It checks memory of
+ * its own, too, and a file of the root file system.
  *
  * After each round "ok N" is in /dev/shm/status, or else what is wrong. With
  * the argument "remap" it also holds a file that has lost one of two names.
@@ -23,9 +24,10 @@
 #define MAPPED (1 << 20)
 #define NAMELESS (3 << 20)
 #define SPARSE (1L << 30)
+#define OWN (2 << 20)
 
-static int status_fd, open_fd, mapped_fd, nameless_fd, log_fd, remap_fd = -1;
-static unsigned char *mapped, *nameless;
+static int status_fd, open_fd, mapped_fd, nameless_fd, log_fd, root_fd, remap_fd = -1;
+static unsigned char *mapped, *nameless, *own;
 static long logged;
 
 static void say(const char *what, long number)
@@ -105,6 +107,13 @@ static void set_up(int remap)
 	check(mkdir("/dev/shm/sticky", 0700) == 0 && chmod("/dev/shm/sticky", 01777) == 0, "mkdir");
 	close(make("/dev/shm/sticky/inner", O_RDWR, 0444));
 
+	own = malloc(OWN);
+	check(own != NULL, "malloc");
+	fill(own, OWN, 3);
+	*(volatile long *)own = 0;
+	root_fd = make("/keeper", O_RDWR, 0600);
+	check(write(root_fd, "root", 4) == 4, "write root");
+
 	if (remap) {
 		remap_fd = make("/dev/shm/first", O_RDWR, 0600);
 		check(write(remap_fd, "two names", 9) == 9, "write first");
@@ -133,6 +142,10 @@ static void check_descriptors(long round)
 
 	check(fcntl(log_fd, F_GETFL) & O_APPEND, "flags of log");
 	check(write(log_fd, "line\n", 5) == 5 && stat("/dev/shm/log", &st) == 0 && st.st_size == ++logged * 5, "log");
+
+	*(volatile long *)own += 1;
+	check(*(volatile long *)own == round + 1 && filled(own, OWN, 3), "own memory");
+	check(lseek(root_fd, 0, SEEK_CUR) == 4 && pread(root_fd, bytes, 5, 0) == 4 && !memcmp(bytes, "root", 4), "root");
 
 	if (remap_fd >= 0) {
 		check(fstat(remap_fd, &st) == 0 && st.st_nlink == 1, "names of second");
