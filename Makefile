@@ -55,10 +55,11 @@ docker: build ## tests under a dockerd of their own (root, docker.io, CRIU)
 	$(CARGO_TEST) --test docker $(TEST_ARGS)
 
 # It measures an installed copy, as users run it: what the linker wrote lies in smaller pieces in the page cache.
-bench: setup-test build ## measure a start to exit against runc and crun (root); BENCH: its options
+bench: setup-test build ## measure a start to exit against runc and crun (root); BENCH, BENCH_CHECKPOINT: options
 	cd benches && $(CARGO) build --release --locked --target-dir $(TARGET)/benches
 	install -D $(BIN) $(TARGET)/benches/stasis
 	STASIS=$(TARGET)/benches/stasis $(TARGET)/benches/$(HOST)/release/bench $(BENCH)
+	STASIS=$(TARGET)/benches/stasis $(TARGET)/benches/$(HOST)/release/checkpoint $(BENCH_CHECKPOINT)
 
 check: setup-check fmt clippy doc deny shellcheck ## format, lints, documentation, dependencies
 
