@@ -368,8 +368,9 @@ mod tests {
                 ..Ext_mount_map::default()
             }],
             external: vec!["net[1]:extRootNetNS".to_owned()],
-            // Ours alone, see network_lock().
+            // Ours alone, see network_lock() and GHOST_LIMIT.
             network_lock: Some(EnumOrUnknown::new(Criu_network_lock_method::SKIP)),
+            ghost_limit: Some(u32::MAX),
             ..Criu_opts::default()
         };
         assert_eq!(found, expected);
