@@ -9,9 +9,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
-    let code = match cli::Invocation::read(&argv) {
+    let code = cli::multicall::run(&argv).unwrap_or_else(|| match cli::Invocation::read(&argv) {
         Ok(invocation) => invocation.run(),
         Err(code) => code,
-    };
+    });
     ExitCode::from(code)
 }

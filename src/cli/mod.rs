@@ -12,6 +12,7 @@ mod features;
 mod kill;
 mod list;
 mod log;
+pub mod multicall;
 mod output;
 mod pause;
 mod ps;

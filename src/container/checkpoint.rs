@@ -5,11 +5,12 @@
 
 use super::create::view;
 use super::external_tmpfs::ExternalTmpfs;
+use super::tools::Tools;
 use super::{Container, Status, external};
 use crate::cgroup;
 use crate::criu::manifest::Manifest;
 use crate::criu::options::{self, DUMP_LOG, DirectoryFds, DumpOptions, DumpTarget};
-use crate::criu::{Launch, Notification, Program, Session, Task, external as names, images, require_features};
+use crate::criu::{Launch, Notification, Session, Task, external as names, images, require_features};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::ipc::IpcMode;
 use crate::plan::namespaces::{Kind, Namespace, of};
@@ -58,7 +59,8 @@ impl Container {
         };
         let spec = self.spec()?;
         let target = self.dump_target(spec, asked.pre_dump)?;
-        let program = Program::find()?;
+        let tools = Tools::make(&self.dir)?;
+        let program = tools.program()?;
         let mut session = Session::start(&program, Launch::default())?;
         let version = program.check_version(&mut session)?;
         let mem_track = asked.pre_dump || asked.parent_path.is_some();

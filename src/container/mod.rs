@@ -23,6 +23,7 @@ mod spawn;
 mod start;
 pub mod state;
 mod streams;
+mod tools;
 
 pub use create::{CreateOptions, create};
 pub use exec::ExecOptions;

@@ -9,10 +9,11 @@ use super::restore_root::RestoreRoot;
 use super::rollback::Rollback;
 use super::state::{State, StateDir};
 use super::streams::{self, Streams};
+use super::tools::Tools;
 use super::{Container, Started, external, hooks, mount_points};
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, DirectoryFds, RESTORE_LOG, RestoreOptions, RestoreTarget};
-use crate::criu::{Launch, Notification, Program, Session, Task, external as names, is_taken_pid, require_features};
+use crate::criu::{Launch, Notification, Session, Task, external as names, is_taken_pid, require_features};
 use crate::error::{Context, Error, Result};
 use crate::plan::namespaces::{self, Join, Kind, Namespace};
 use crate::plan::process::cstring;
@@ -142,7 +143,8 @@ impl Restoring<'_> {
             *copy = stream.as_ref().map(OwnedFd::try_clone).transpose().context(|| "duplicate a descriptor")?;
         }
         let passed = setting.joined.iter().filter_map(|(_, fd)| fd.as_ref()).map(AsFd::as_fd).collect();
-        let program = Program::find()?;
+        let tools = Tools::make(&self.dir)?;
+        let program = tools.program()?;
         let mut session = Session::start(&program, Launch { stdio, passed })?;
         program.check_version(&mut session)?;
         require_features(&mut session, false, self.asked.options.lazy_pages)?;

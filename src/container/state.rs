@@ -20,6 +20,7 @@ const STATE: &str = "stasis.json";
 const CONFIG: &str = "config.json";
 const FIFO: &str = "exec.fifo";
 const CRIU_ROOT: &str = "criu-root";
+const CRIU_TOOLS: &str = "criu-tools";
 
 /// What later commands need to know of a container. Its status is not among it: that is asked of the kernel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -152,6 +153,11 @@ impl StateDir {
     /// Returns where the root file system is mounted while the container is restored.
     pub fn criu_root(&self) -> PathBuf {
         self.0.join(CRIU_ROOT)
+    }
+
+    /// Returns where CRIU finds programs of ours while it works for the container.
+    pub fn criu_tools(&self) -> PathBuf {
+        self.0.join(CRIU_TOOLS)
     }
 
     /// Removes the directory and all in it; none is no failure.

@@ -4,12 +4,14 @@
 //! [`container`](crate::container) puts those together with a [`Session`] for the verbs checkpoint and restore.
 
 pub mod external;
+mod gzip;
 pub mod image;
 pub mod images;
 pub mod manifest;
 mod notify;
 pub mod options;
 mod rpc;
+pub mod tar;
 
 pub use notify::Notification;
 pub use rpc::{Launch, Observer, Session, Task, is_taken_pid};
@@ -58,9 +60,22 @@ impl Program {
     /// Finds CRIU in PATH, which may be unset, or where administrators' programs are.
     pub fn find() -> Result<Self> {
         let search_path = search_path(std::env::var_os("PATH"));
-        let found = find_executable(&search_path, "criu")
+        let found = find_executable(&search_path, "criu", |_| true)
             .ok_or_else(|| Error::new(ErrorKind::NotFound, "exec: \"criu\": executable file not found in $PATH"))?;
         Ok(Self { path: found, search_path })
+    }
+
+    /// Returns the same CRIU, which looks for what it executes in `directory` first.
+    #[must_use]
+    pub fn preferring(self, directory: &Path) -> Self {
+        let all = std::iter::once(directory.to_owned()).chain(std::env::split_paths(&self.search_path));
+        match std::env::join_paths(all) {
+            Ok(search_path) => Self { search_path, ..self },
+            Err(err) => {
+                log::debug!("{} cannot be in PATH: {err}", directory.display());
+                self
+            }
+        }
     }
 
     /// Checks that a session's CRIU is one that this runtime works with.
@@ -110,8 +125,9 @@ fn search_path(path: Option<OsString>) -> OsString {
     std::env::join_paths(all).unwrap_or_else(|_| DEFAULT_PATH.into())
 }
 
-fn find_executable(search_path: &OsStr, name: &str) -> Option<PathBuf> {
-    std::env::split_paths(search_path).map(|dir| dir.join(name)).find(|path| is_executable(path))
+/// Finds the first program of that name that is a `wanted` one.
+fn find_executable(search_path: &OsStr, name: &str, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    std::env::split_paths(search_path).map(|dir| dir.join(name)).find(|path| is_executable(path) && wanted(path))
 }
 
 fn is_executable(path: &Path) -> bool {

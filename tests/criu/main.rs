@@ -14,6 +14,7 @@ mod namespaces;
 mod roundtrip;
 mod shm_shared;
 mod streams;
+mod tmpfs;
 #[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
@@ -133,4 +134,27 @@ fn keeps(more: u32, status: impl Fn() -> String) -> u32 {
 /// Returns the inode of a namespace of a process.
 fn namespace(pid: i32, kind: &str) -> PathBuf {
     std::fs::read_link(Path::new("/proc").join(pid.to_string()).join("ns").join(kind)).unwrap()
+}
+
+/// Returns the children of a process.
+fn children(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap()
+}
+
+/// Makes a directory with a tar of this script.
+fn programs(tar: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tar");
+    let others = std::env::var("PATH").unwrap();
+    std::fs::write(&path, format!("#!/bin/sh\nPATH={others}\n{tar}\n")).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    directory
+}
+
+/// Returns PATH with a directory in front of it.
+fn path_with(directory: &Path) -> std::ffi::OsString {
+    let mut path = directory.as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap());
+    path
 }

@@ -5,7 +5,6 @@
 
 use crate::container::Container;
 use crate::daemon::Daemon;
-use std::time::Duration;
 
 /// Writes what is in /dev/shm and a growing number, as long as it lives.
 const COUNT: &str = "echo kept >/dev/shm/x; n=0; while :; do n=$((n+1)); echo $n $(cat /dev/shm/x); sleep 0.05; done";
@@ -15,14 +14,6 @@ fn counting(docker: &Daemon) -> Container<'_> {
     let container = docker.start(&["--network=host", "--ipc=private"], COUNT);
     container.says("\n3 ");
     container
-}
-
-/// Starts a stopped container from its checkpoint.
-fn restore(container: &Container<'_>, checkpoint: &str) {
-    // containerd's content store keeps the images of a checkpoint for a moment and refuses to take them again.
-    std::thread::sleep(Duration::from_secs(5));
-    container.docker(&format!("start --checkpoint {checkpoint}")).ok();
-    container.becomes("running");
 }
 
 /// Expects that the container goes on counting where it was, and still has its shared memory.
@@ -48,7 +39,7 @@ fn private_shared_memory_comes_back() {
     docker.docker(&["checkpoint", "create", container.name(), "cp1"]).ok();
     container.becomes("exited");
     let before = container.logs();
-    restore(&container, "cp1");
+    container.restore("cp1");
     expect_to_go_on(&container, &before);
     container.docker("stop -t 0").ok();
 }
@@ -72,7 +63,7 @@ fn checkpoint_is_taken_of_a_restored_container() {
         docker.docker(&["checkpoint", "create", container.name(), checkpoint]).ok();
         container.becomes("exited");
         let before = container.logs();
-        restore(&container, checkpoint);
+        container.restore(checkpoint);
         expect_to_go_on(&container, &before);
     }
     docker.docker(&["checkpoint", "ls", container.name()]).ok().stdout_contains("cp1").stdout_contains("cp2");
@@ -87,7 +78,7 @@ fn terminal_comes_back() {
     docker.docker(&["checkpoint", "create", container.name(), "cp1"]).ok();
     container.becomes("exited");
     let before = container.logs();
-    restore(&container, "cp1");
+    container.restore("cp1");
     crate::support::wait_until("it goes on writing to its terminal", || container.logs().len() > before.len() + 30);
 }
 
@@ -103,7 +94,7 @@ fn limits_and_confinement_come_back() {
     let before = container.exec(&[], script).ok();
     docker.docker(&["checkpoint", "create", container.name(), "cp1"]).ok();
     container.becomes("exited");
-    restore(&container, "cp1");
+    container.restore("cp1");
     container.exec(&[], script).ok().prints(before.text());
     container.docker("kill").ok();
 }

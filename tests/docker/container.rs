@@ -3,6 +3,7 @@
 use crate::daemon::Daemon;
 use crate::support::{Output, wait_until};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A detached container, removed with force when the test is through with it.
 pub struct Container<'a> {
@@ -70,6 +71,15 @@ impl<'a> Container<'a> {
     #[track_caller]
     pub fn says(&self, text: &str) {
         wait_until(&format!("{} writes {text:?}", self.name()), || self.logs().contains(text));
+    }
+
+    /// Starts a stopped container from its checkpoint.
+    #[track_caller]
+    pub fn restore(&self, checkpoint: &str) {
+        // containerd's content store keeps the images of a checkpoint for a moment and refuses to take them again.
+        std::thread::sleep(Duration::from_secs(5));
+        self.docker(&format!("start --checkpoint {checkpoint}")).ok();
+        self.becomes("running");
     }
 
     /// Returns everything that the runtime and the kernel hold for the container.

@@ -57,11 +57,13 @@ impl Daemon {
         Ok(())
     }
 
-    /// There is no registry to fetch an image from: one is made of Debian's static busybox.
+    /// There is no registry to fetch an image from: one is made of Debian's static busybox, and of
+    /// programs of the tests.
     fn import_busybox(&self) {
         let rootfs = self.dir.join("rootfs");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/rootfs.sh");
         assert!(Command::new(script).arg(&rootfs).status().unwrap().success());
+        fs::copy(crate::support::program("shm_keeper"), rootfs.join("bin/shm_keeper")).unwrap();
         let tar = Command::new("tar").arg("-C").arg(&rootfs).args(["-c", "."]).output().unwrap();
         self.docker_reading(&tar.stdout, &["import", "-", "busybox"]).ok();
     }

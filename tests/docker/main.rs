@@ -24,6 +24,7 @@ mod confinement;
 mod container;
 mod daemon;
 mod exec;
+mod ipc;
 mod lifecycle;
 mod limits;
 mod mounts;

@@ -42,6 +42,8 @@ fn lacking(name: &str) -> Lacking {
         "criu" => criu(),
         "cgroup_v1" => (!has_v1()).then(|| "needs cgroup v1 hierarchies".into()),
         "cgroup_v2" => (!has_v2()).then(|| "needs cgroup v2".into()),
+        "runc" => program("runc"),
+        "tmpfs_xattrs" => (!has_tmpfs_xattrs()).then(|| "needs user.* attributes on tmpfs (Linux 6.6)".into()),
         "docker" => program("dockerd").or_else(|| program("docker")),
         "terminals" => (!Path::new("/dev/ptmx").exists()).then(|| "needs /dev/ptmx".into()),
         other => panic!("unknown prerequisite {other}"),
@@ -76,4 +78,9 @@ pub fn has_v1() -> bool {
 /// Says whether the host has the hierarchy of cgroup v2.
 pub fn has_v2() -> bool {
     std::fs::read_to_string("/proc/filesystems").unwrap().contains("\tcgroup2")
+}
+
+fn has_tmpfs_xattrs() -> bool {
+    let file = tempfile::tempfile_in("/dev/shm").unwrap();
+    stasis::sys::xattr::set(std::os::fd::AsFd::as_fd(&file), c"user.test", b"1").is_ok()
 }
