@@ -63,7 +63,8 @@ impl Container {
         let program = tools.program()?;
         let mut session = Session::start(&program, Launch::default())?;
         let version = program.check_version(&mut session)?;
-        let mem_track = asked.pre_dump || asked.parent_path.is_some();
+        let parent = asked.parent_path.as_ref().map(|_| "--parent-path");
+        let mem_track = if asked.pre_dump { Some("--pre-dump") } else { parent };
         require_features(&mut session, mem_track, asked.options.lazy_pages)?;
         let manifest = Manifest::new(self.id(), version.to_string(), IpcMode::of(spec).as_str());
         let mut dumping = Dumping { images, status, manifest, tmpfs: Vec::new() };

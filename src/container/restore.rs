@@ -147,7 +147,7 @@ impl Restoring<'_> {
         let program = tools.program()?;
         let mut session = Session::start(&program, Launch { stdio, passed })?;
         program.check_version(&mut session)?;
-        require_features(&mut session, false, self.asked.options.lazy_pages)?;
+        require_features(&mut session, None, self.asked.options.lazy_pages)?;
         // CRIU restores into the cgroups that it is in itself.
         self.state.cgroup.attach(session.pid())?;
 

@@ -90,25 +90,46 @@ impl Program {
     }
 }
 
-/// Checks that CRIU has the features that the wanted work depends on, on this kernel.
-pub fn require_features(session: &mut Session, mem_track: bool, lazy_pages: bool) -> Result<()> {
-    if !mem_track && !lazy_pages {
+/// Checks that CRIU has the features that the wanted work depends on, on this kernel. `mem_track` is the option that
+/// needs memory to be tracked, if one does.
+pub fn require_features(session: &mut Session, mem_track: Option<&str>, lazy_pages: bool) -> Result<()> {
+    if mem_track.is_none() && !lazy_pages {
         return Ok(());
     }
-    let wanted = Criu_features { mem_track: Some(mem_track), lazy_pages: Some(lazy_pages), ..Criu_features::default() };
+    let wanted = Criu_features {
+        mem_track: Some(mem_track.is_some()),
+        lazy_pages: Some(lazy_pages),
+        ..Criu_features::default()
+    };
     let found = session.features(wanted).map_err(|err| err.context("criu feature check failed"))?;
-    let mut missing = Vec::new();
-    if mem_track && !found.mem_track() {
-        missing.push("MemTrack");
+    let missing =
+        Missing { mem_track: mem_track.filter(|_| !found.mem_track()), lazy_pages: lazy_pages && !found.lazy_pages() };
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    missing.words(kernel.trim_end()).map_or(Ok(()), |text| Err(Error::new(ErrorKind::Criu, text)))
+}
+
+/// The features that are needed and missing.
+struct Missing<'a> {
+    /// The option that needs memory to be tracked.
+    mem_track: Option<&'a str>,
+    lazy_pages: bool,
+}
+
+impl Missing<'_> {
+    /// Says what is missing, beginning with runc's words, and what needs it; nothing if nothing is.
+    fn words(&self, kernel: &str) -> Option<String> {
+        let track = self.mem_track.map(|option| {
+            let what = "a kernel that tracks which memory changes (CONFIG_MEM_SOFT_DIRTY)";
+            ("MemTrack", format!("{option} needs {what}"))
+        });
+        let lazy = self.lazy_pages.then(|| {
+            let what = "a kernel that hands page faults to a program (CONFIG_USERFAULTFD)";
+            ("LazyPages", format!("--lazy-pages needs {what}"))
+        });
+        let (names, needs): (Vec<_>, Vec<_>) = track.into_iter().chain(lazy).unzip();
+        let (names, needs) = (names.join(" "), needs.join(", "));
+        (!names.is_empty()).then(|| format!("criu is missing features: [{names}]: {needs}, and this is Linux {kernel}"))
     }
-    if lazy_pages && !found.lazy_pages() {
-        missing.push("LazyPages");
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let missing = missing.join(" ");
-    Err(Error::new(ErrorKind::Criu, format!("criu is missing features: [{missing}]")))
 }
 
 /// Returns the directories of `path`, followed by the default ones that it lacks.
@@ -149,6 +170,18 @@ mod tests {
         for (given, expected) in cases {
             assert_eq!(search_path(given.map(OsString::from)), OsString::from(expected));
         }
+    }
+
+    #[test]
+    fn missing_features_are_named_with_the_option_that_needs_them() {
+        let missing = |mem_track, lazy_pages| Missing { mem_track, lazy_pages }.words("6.18.0");
+        assert_eq!(missing(None, false), None);
+        let track = "criu is missing features: [MemTrack]: --pre-dump needs a kernel that tracks which memory changes \
+            (CONFIG_MEM_SOFT_DIRTY), and this is Linux 6.18.0";
+        assert_eq!(missing(Some("--pre-dump"), false).unwrap(), track);
+        let both = missing(Some("--parent-path"), true).unwrap();
+        assert!(both.starts_with("criu is missing features: [MemTrack LazyPages]: --parent-path needs "), "{both}");
+        assert!(both.contains(", --lazy-pages needs a kernel that hands page faults"), "{both}");
     }
 
     #[test]

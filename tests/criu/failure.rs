@@ -156,7 +156,8 @@ fn what_the_kernel_lacks_is_named() {
     let output = c.checkpoint(&["--pre-dump"]);
     // Soft-dirty tracking is a kernel's option.
     if output.code != 0 {
-        output.stderr_contains("criu is missing features: [MemTrack]");
+        let words = "criu is missing features: [MemTrack]: --pre-dump needs a kernel that tracks which memory changes";
+        output.stderr_contains(words);
     }
     c.counts();
 }
