@@ -21,8 +21,11 @@ pub mod seccomp;
 pub mod seqpacket;
 pub mod signal;
 pub mod socket;
+pub mod sockopt;
+pub mod statx;
 pub mod stream;
 pub mod tty;
+pub mod unix_diag;
 pub mod xattr;
 
 pub use nix::errno::Errno;

@@ -20,6 +20,12 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     Ok(())
 }
 
+/// Returns a duplicate, close-on-exec, of the descriptor that the process has under a number (pidfd_getfd(2), 5.6).
+pub fn duplicate(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
+    // SAFETY: integers only; the result is a new descriptor.
+    Ok(own(cvt(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })?))
+}
+
 /// Waits until the process has ended, at most `millis` (-1: for ever); says whether it has.
 pub fn wait_ended(pidfd: BorrowedFd<'_>, millis: i32) -> Result<bool> {
     let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::NONE);
