@@ -80,6 +80,8 @@
 //! permitted`. Only a failure of CRIU goes on below that line, with what its log says. Several phrases are matched by
 //! Docker, containerd, Podman and CRI-O, and are kept as runc has them.
 //!
+//! What CRIU is known to refuse ([`criu::obstacles`]) is looked for before a checkpoint stops or writes anything.
+//!
 //! # Kernel
 //!
 //! Linux 5.14 or newer, without fallbacks: clone3, pidfds, openat2, close_range, CLONE_INTO_CGROUP, open_tree,

@@ -6,7 +6,7 @@
 use super::create::view;
 use super::external_tmpfs::ExternalTmpfs;
 use super::tools::Tools;
-use super::{Container, Status, external};
+use super::{Container, Status, external, preflight};
 use crate::cgroup;
 use crate::criu::manifest::Manifest;
 use crate::criu::options::{self, DUMP_LOG, DirectoryFds, DumpOptions, DumpTarget};
@@ -48,6 +48,7 @@ impl Container {
     }
 
     fn dump(&self, asked: &DumpOptions, status_fd: Option<i32>) -> Result<()> {
+        preflight::check(self, asked)?;
         let images = &asked.options.image_path;
         let directories = images::Directories::create(images, asked.options.work_path.as_deref())?;
         if let Some(parent) = &asked.parent_path {

@@ -14,6 +14,7 @@ mod hooks;
 mod idmap;
 mod kill;
 mod mount_points;
+mod preflight;
 pub mod relay;
 mod restore;
 mod restore_root;

@@ -9,6 +9,7 @@ pub mod image;
 pub mod images;
 pub mod manifest;
 mod notify;
+pub mod obstacles;
 pub mod options;
 mod rpc;
 pub mod tar;
@@ -25,6 +26,10 @@ use std::path::{Path, PathBuf};
 
 /// Where CRIU, and what it executes (iptables, tar), is looked for when PATH does not say, or does not have it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where CRIU finds an administrator's settings, and below which directory a user's; `config_file` comes on top.
+const SETTINGS: &str = "/etc/criu/default.conf";
+const USER_SETTINGS: &str = ".criu/default.conf";
 
 /// The oldest CRIU that is supported.
 const MINIMUM: Version = Version { major: 4, minor: 0, sublevel: 0 };
@@ -78,6 +83,12 @@ impl Program {
         }
     }
 
+    /// Says whether CRIU may be linked with a library: whether its program, if it is one and no script, names it.
+    pub fn may_use(&self, library: &str) -> bool {
+        let Ok(text) = std::fs::read(&self.path) else { return true };
+        !text.starts_with(b"\x7fELF") || text.windows(library.len()).any(|part| part == library.as_bytes())
+    }
+
     /// Checks that a session's CRIU is one that this runtime works with.
     pub fn check_version(&self, session: &mut Session) -> Result<Version> {
         let found = session.version()?;
@@ -88,6 +99,14 @@ impl Program {
         let path = self.path.display();
         Err(Error::new(ErrorKind::Criu, format!("criu {found} at {path} is too old: {MINIMUM} or newer is needed")))
     }
+}
+
+/// Returns the texts of the configuration files that CRIU reads; one that is not there says nothing.
+pub fn settings(config_file: Option<&str>) -> Vec<String> {
+    let user = std::env::var_os("HOME").map(|home| Path::new(&home).join(USER_SETTINGS));
+    let named = [std::env::var_os("CRIU_CONFIG_FILE"), config_file.map(OsString::from)];
+    let all = [Some(PathBuf::from(SETTINGS)), user].into_iter().chain(named.map(|file| file.map(PathBuf::from)));
+    all.flatten().filter_map(|file| std::fs::read_to_string(file).ok()).collect()
 }
 
 /// Checks that CRIU has the features that the wanted work depends on, on this kernel. `mem_track` is the option that
@@ -182,6 +201,17 @@ mod tests {
         let both = missing(Some("--parent-path"), true).unwrap();
         assert!(both.starts_with("criu is missing features: [MemTrack LazyPages]: --parent-path needs "), "{both}");
         assert!(both.contains(", --lazy-pages needs a kernel that hands page faults"), "{both}");
+    }
+
+    #[test]
+    fn a_library_is_looked_for_in_a_program_and_not_in_a_script() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("criu");
+        let program = Program { path: path.clone(), search_path: OsString::new() };
+        for (text, expected) in [("\x7fELF libbpf.so.1", true), ("\x7fELF libc.so.6", false), ("#!/bin/sh", true)] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(program.may_use("libbpf"), expected, "{text:?}");
+        }
     }
 
     #[test]

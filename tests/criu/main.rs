@@ -8,9 +8,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod failure;
+mod holder;
 mod killed;
 mod leaks;
 mod namespaces;
+mod preflight;
 mod roundtrip;
 mod shm_shared;
 mod streams;

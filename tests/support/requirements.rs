@@ -1,6 +1,8 @@
 //! What a test needs of the machine, and what becomes of it where that is missing.
 
+use nix::libc;
 use std::io::Write;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -46,6 +48,13 @@ fn lacking(name: &str) -> Lacking {
         "tmpfs_xattrs" => (!has_tmpfs_xattrs()).then(|| "needs user.* attributes on tmpfs (Linux 6.6)".into()),
         "docker" => program("dockerd").or_else(|| program("docker")),
         "terminals" => (!Path::new("/dev/ptmx").exists()).then(|| "needs /dev/ptmx".into()),
+        "uprobes" => {
+            let kind = Path::new("/sys/bus/event_source/devices/uprobe");
+            (!kind.exists()).then(|| "needs a kernel with uprobes (CONFIG_UPROBE_EVENTS)".into())
+        }
+        "vsock" => socket(name, libc::AF_VSOCK, libc::SOCK_STREAM, 0),
+        "mptcp" => socket(name, libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP),
+        "xdp" => socket(name, libc::AF_XDP, libc::SOCK_RAW, 0),
         other => panic!("unknown prerequisite {other}"),
     }
 }
@@ -53,6 +62,17 @@ fn lacking(name: &str) -> Lacking {
 fn program(name: &str) -> Lacking {
     let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(name).exists());
     (!found).then(|| format!("needs {name} in PATH"))
+}
+
+fn socket(name: &str, family: i32, kind: i32, protocol: i32) -> Lacking {
+    // SAFETY: integers only; the descriptor is nobody's but this function's.
+    let made = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
+    if made < 0 {
+        return Some(format!("needs {name} sockets: {}", std::io::Error::last_os_error()));
+    }
+    // SAFETY: it was just opened.
+    drop(unsafe { OwnedFd::from_raw_fd(made) });
+    None
 }
 
 fn criu() -> Lacking {
