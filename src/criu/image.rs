@@ -109,6 +109,18 @@ impl Message {
         self.0.add_length_delimited(field, text.as_bytes().to_vec());
     }
 
+    /// Gives a field these bytes, of a text or of a message, for its only value.
+    pub fn set_bytes(&mut self, field: u32, bytes: Vec<u8>) {
+        self.0.remove(field);
+        self.0.add_length_delimited(field, bytes);
+    }
+
+    /// Gives a repeated field these numbers, as CRIU writes them.
+    pub fn set_numbers(&mut self, field: u32, numbers: &[u64]) {
+        self.0.remove(field);
+        numbers.iter().for_each(|number| self.0.add_varint(field, *number));
+    }
+
     /// Gives a field these numbers, packed.
     pub fn set_packed(&mut self, field: u32, numbers: &[u64]) {
         let mut packed = Vec::new();
@@ -184,6 +196,16 @@ impl Reader {
         let bytes = self.bytes.get(self.at..end).unwrap_or_default().to_vec();
         self.at = end;
         Ok(bytes)
+    }
+
+    /// Returns how many bytes have been read.
+    pub const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Returns the bytes that have been read since [`at`](Self::at) was `start`, as they are in the file.
+    pub fn since(&self, start: usize) -> &[u8] {
+        self.bytes.get(start..self.at).unwrap_or_default()
     }
 
     fn length(&mut self, what: &str) -> Result<u32> {

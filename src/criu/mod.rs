@@ -8,9 +8,11 @@ mod gzip;
 pub mod image;
 pub mod images;
 pub mod manifest;
+pub mod namespace_images;
 mod notify;
 pub mod obstacles;
 pub mod options;
+pub mod reconcile;
 mod rpc;
 pub mod tar;
 

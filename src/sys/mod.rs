@@ -9,6 +9,7 @@ pub mod clone;
 pub mod command;
 pub mod early;
 pub mod fd;
+pub mod ipc;
 pub mod mount;
 pub mod ns;
 pub mod path;
