@@ -36,7 +36,8 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "context")]
     pub lsm_mount_context: Option<String>,
     /// what to do where a tmpfs mounted from outside, like Docker's /dev/shm, is not empty:
-    /// if-empty|merge-missing|overwrite|never (default: if-empty; in a joined IPC namespace merge-missing)
+    /// if-empty|merge-missing|overwrite|never (default: if-empty; in a joined IPC namespace merge-missing).
+    /// never also leaves SysV segments the content that they have there
     #[arg(long, value_name = "policy")]
     pub shm_policy: Option<String>,
     /// accepted for the sake of callers that give it to checkpoint and restore alike: the images know their parent

@@ -12,6 +12,8 @@ mod external_tmpfs;
 mod freeze;
 mod hooks;
 mod idmap;
+mod inside;
+mod joined;
 mod kill;
 mod mount_points;
 mod preflight;
@@ -25,6 +27,7 @@ mod start;
 pub mod state;
 mod streams;
 mod tools;
+mod work_images;
 
 pub use create::{CreateOptions, create};
 pub use exec::ExecOptions;

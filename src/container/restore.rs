@@ -5,23 +5,22 @@
 
 use super::create::{self, CreateOptions};
 use super::external_tmpfs::{self, Filled};
+use super::joined::{self, Joined};
 use super::restore_root::RestoreRoot;
 use super::rollback::Rollback;
 use super::state::{State, StateDir};
 use super::streams::{self, Streams};
 use super::tools::Tools;
-use super::{Container, Started, external, hooks, mount_points};
+use super::{Container, Started, external, hooks, inside, mount_points};
 use crate::criu::images::{self, Directories};
-use crate::criu::options::{self, DirectoryFds, RESTORE_LOG, RestoreOptions, RestoreTarget};
+use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
 use crate::criu::{Launch, Notification, Session, Task, external as names, is_taken_pid, require_features};
 use crate::error::{Context, Error, Result};
 use crate::plan::namespaces::{self, Join, Kind, Namespace};
 use crate::plan::process::cstring;
 use crate::plan::{RootfsPlan, idmap};
 use crate::spec::{self, Config};
-use crate::sys::clone::{Clone, clone_child, exit_now};
-use crate::sys::pidfd::{self, Exit};
-use crate::sys::{Errno, fd, ns, path, proc, socket};
+use crate::sys::{Errno, fd, ns, path, pidfd, proc, socket};
 use nix::fcntl::OFlag;
 use nix::libc;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -42,6 +41,7 @@ pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOp
     let config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
     spec::validate::spec(&config.spec)?;
     let directories = Directories::open(&asked.options.image_path, asked.options.work_path.as_deref())?;
+    let joined = Joined::open(&config.spec, asked)?;
     let streams = streams::prepare(create::has_terminal(&config.spec), &options.streams)?;
 
     let mut undo = Rollback::default();
@@ -70,6 +70,7 @@ pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOp
         init: None,
         others: children(),
         filled: Filled::default(),
+        joined,
     };
     let restored = restoring.run(&plan, &directories, streams).and_then(|started| {
         super::announce(&started, options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
@@ -98,6 +99,8 @@ struct Restoring<'a> {
     others: Vec<i32>,
     /// What was put into its tmpfs from outside.
     filled: Filled,
+    /// The namespaces of others that it is restored into.
+    joined: Joined,
 }
 
 /// What every attempt to restore works with.
@@ -115,6 +118,7 @@ impl Restoring<'_> {
         self.filled = external_tmpfs::fill(spec, &self.state.bundle, images, self.asked.shm_policy)?;
         let rootfs = external::open_directory(&self.state.rootfs)?;
         mount_points::make(plan, rootfs.as_fd())?;
+        self.joined.make_images(&self.dir)?;
         let joined = self.open_namespaces()?;
         let (stdio, console) = streams.take_inside();
         self.console = console;
@@ -153,11 +157,7 @@ impl Restoring<'_> {
 
         let root = RestoreRoot::mount(&self.state.rootfs, &self.dir)?;
         let target = self.target(setting, root.path(), session.pid())?;
-        let fds = DirectoryFds {
-            images: setting.directories.images.as_raw_fd(),
-            work: setting.directories.work.as_ref().map(AsRawFd::as_raw_fd),
-        };
-        let wanted = options::restore(self.asked, target, fds);
+        let wanted = options::restore(self.asked, target, self.joined.directories(setting.directories));
         session.run(Task::Restore, wanted, &mut |notification| self.notified(notification)).map(drop)
     }
 
@@ -182,13 +182,7 @@ impl Restoring<'_> {
     fn open_namespaces(&self) -> Result<Vec<(Join, Option<OwnedFd>)>> {
         let linux = crate::plan::linux(&self.config.spec)?;
         let open = |join: Join| {
-            let opened = match names::namespace_key(join.kind.proc_name()) {
-                Some(_) => Some(
-                    path::open(&join.path, OFlag::O_RDONLY)
-                        .context(|| format!("open {} namespace {}", join.kind.name(), join.path.to_string_lossy()))?,
-                ),
-                None => None,
-            };
+            let opened = names::namespace_key(join.kind.proc_name()).map(|_| joined::open(&join)).transpose()?;
             Ok((join, opened))
         };
         namespaces::plan(linux)?.join.into_iter().map(open).collect()
@@ -215,11 +209,13 @@ impl Restoring<'_> {
             Notification::SetupNamespaces { pid } => {
                 self.adopt(pid)?;
                 self.bring_loopback_up()?;
-                self.run_hooks()
+                self.run_hooks()?;
+                self.joined.settle()
             }
             Notification::PostRestore { pid } => {
                 // Where no namespace is created there is no earlier word of it.
                 self.adopt(pid)?;
+                self.joined.finish()?;
                 self.dir.save_config(&self.config)?;
                 self.dir.save(&self.state)
             }
@@ -247,15 +243,7 @@ impl Restoring<'_> {
         let attempt = || "bring the loopback interface up";
         let name = cstring(format!("/proc/{}/ns/net", self.state.pid).as_ref(), "namespace")?;
         let network = path::open(&name, OFlag::O_RDONLY).context(attempt)?;
-        let child = clone_child(Clone::default(), || {
-            let done = ns::join(network.as_fd(), Kind::Network.flag()).and_then(|()| ns::loopback_up());
-            exit_now(done.map_or_else(|errno| errno as i32, |()| 0));
-        });
-        match pidfd::reap(child.context(attempt)?.pid).context(attempt)? {
-            Exit::Code(0) => Ok(()),
-            Exit::Code(errno) => Err(Error::system(attempt(), Errno::from_raw(errno))),
-            Exit::Signal(signal) => Err(Error::other(format!("{}: killed by signal {signal}", attempt()))),
-        }
+        inside::run(Kind::Network, network.as_fd(), attempt, ns::loopback_up)
     }
 
     #[allow(deprecated, reason = "prestart hooks are still part of the contract with container engines")]
@@ -308,14 +296,14 @@ impl Restoring<'_> {
                 _ = pidfd::reap(pid);
             }
         }
+        self.joined.take_back();
     }
 }
 
 /// Adds a namespace that is joined: by descriptor where CRIU has left it out at the dump, else by path.
 fn target_namespace(target: &mut RestoreTarget, join: &Join, opened: Option<&OwnedFd>) -> Result<()> {
-    match (opened, names::namespace_key(join.kind.proc_name()), join.kind) {
-        (Some(opened), Some(key), _) => target.inherited.push((opened.as_raw_fd(), key.to_owned())),
-        (_, _, Kind::Cgroup) => return Err(Error::invalid("criu cannot restore into a cgroup namespace that exists")),
+    match (opened, names::namespace_key(join.kind.proc_name())) {
+        (Some(opened), Some(key)) => target.inherited.push((opened.as_raw_fd(), key.to_owned())),
         _ => target.joined.push((join.kind.proc_name().to_owned(), external::text(&join.path)?)),
     }
     Ok(())

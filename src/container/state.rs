@@ -21,6 +21,7 @@ const CONFIG: &str = "config.json";
 const FIFO: &str = "exec.fifo";
 const CRIU_ROOT: &str = "criu-root";
 const CRIU_TOOLS: &str = "criu-tools";
+const CRIU_IMAGES: &str = "criu-images";
 
 /// What later commands need to know of a container. Its status is not among it: that is asked of the kernel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -158,6 +159,11 @@ impl StateDir {
     /// Returns where CRIU finds programs of ours while it works for the container.
     pub fn criu_tools(&self) -> PathBuf {
         self.0.join(CRIU_TOOLS)
+    }
+
+    /// Returns where the images are that CRIU is given, while the container is restored, in place of the original ones.
+    pub fn criu_images(&self) -> PathBuf {
+        self.0.join(CRIU_IMAGES)
     }
 
     /// Removes the directory and all in it; none is no failure.

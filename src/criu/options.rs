@@ -128,6 +128,7 @@ pub struct RestoreOptions {
     /// The SELinux context that mounts get instead of theirs.
     pub lsm_mount_context: Option<String>,
     /// What is done with the content of tmpfs from outside where they are not empty; chosen by the IPC mode when absent.
+    /// [`Policy::Never`] also keeps that of System V segments in an IPC namespace of others.
     pub shm_policy: Option<Policy>,
 }
 
