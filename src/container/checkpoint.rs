@@ -6,7 +6,7 @@
 use super::create::view;
 use super::external_tmpfs::ExternalTmpfs;
 use super::tools::Tools;
-use super::{Container, Status, external, preflight};
+use super::{Container, Status, external, host_streams, open_files, preflight};
 use crate::cgroup;
 use crate::criu::manifest::Manifest;
 use crate::criu::options::{self, DUMP_LOG, DirectoryFds, DumpOptions, DumpTarget};
@@ -68,7 +68,7 @@ impl Container {
         let mem_track = if asked.pre_dump { Some("--pre-dump") } else { parent };
         require_features(&mut session, mem_track, asked.options.lazy_pages)?;
         let manifest = Manifest::new(self.id(), version.to_string(), IpcMode::of(spec).as_str());
-        let mut dumping = Dumping { images, status, manifest, tmpfs: Vec::new() };
+        let mut dumping = Dumping { container: self, images, status, manifest, tmpfs: Vec::new() };
         if !asked.pre_dump {
             dumping.tmpfs = self.external_tmpfs(spec, &asked.external_tmpfs)?;
             Manifest::discard(images)?;
@@ -139,6 +139,7 @@ impl Container {
 
 /// Our part in a dump.
 struct Dumping<'a> {
+    container: &'a Container,
     images: &'a Path,
     /// Who is told once the memory can be fetched.
     status: Option<BorrowedFd<'static>>,
@@ -152,7 +153,13 @@ impl Dumping<'_> {
             Notification::StatusReady => self
                 .status
                 .map_or(Ok(()), |status| fd::write_all(status, &[0]).context(|| "tell that the memory can be fetched")),
-            Notification::QueryExtFiles(_) => self.tmpfs.iter_mut().try_for_each(ExternalTmpfs::note_remaps),
+            Notification::QueryExtFiles(external) => {
+                self.tmpfs.iter_mut().try_for_each(ExternalTmpfs::note_remaps)?;
+                let open = open_files::find(self.container.state().pid, &self.container.pids()?)?;
+                self.manifest.streams = host_streams::find(&open);
+                external.extend(self.manifest.streams.iter().map(|stream| stream.key.clone()));
+                Ok(())
+            }
             Notification::PostDump => self.complete(),
             _ => Ok(()),
         }

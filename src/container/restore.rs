@@ -11,7 +11,7 @@ use super::rollback::Rollback;
 use super::state::{State, StateDir};
 use super::streams::{self, Streams};
 use super::tools::Tools;
-use super::{Container, Started, external, hooks, inside, mount_points};
+use super::{Container, Started, external, hooks, host_streams, inside, mount_points};
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
 use crate::criu::{Launch, Notification, Session, Task, external as names, is_taken_pid, require_features};
@@ -43,6 +43,7 @@ pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOp
     let directories = Directories::open(&asked.options.image_path, asked.options.work_path.as_deref())?;
     let joined = Joined::open(&config.spec, asked)?;
     let streams = streams::prepare(create::has_terminal(&config.spec), &options.streams)?;
+    let files = host_streams::prepare(&asked.options.image_path, &streams.inside)?;
 
     let mut undo = Rollback::default();
     let dir = StateDir::make(root, id)?;
@@ -71,6 +72,7 @@ pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOp
         others: children(),
         filled: Filled::default(),
         joined,
+        files,
     };
     let restored = restoring.run(&plan, &directories, streams).and_then(|started| {
         super::announce(&started, options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
@@ -101,6 +103,8 @@ struct Restoring<'a> {
     filled: Filled,
     /// The namespaces of others that it is restored into.
     joined: Joined,
+    /// What takes the place of files of the host that its processes had open.
+    files: Vec<host_streams::Inherited>,
 }
 
 /// What every attempt to restore works with.
@@ -138,6 +142,7 @@ impl Restoring<'_> {
         }
         // The ends of pipes that the container has are not ours to keep open.
         drop(setting);
+        self.files.clear();
         self.started(streams)
     }
 
@@ -146,7 +151,8 @@ impl Restoring<'_> {
         for (copy, stream) in stdio.iter_mut().zip(&setting.stdio) {
             *copy = stream.as_ref().map(OwnedFd::try_clone).transpose().context(|| "duplicate a descriptor")?;
         }
-        let passed = setting.joined.iter().filter_map(|(_, fd)| fd.as_ref()).map(AsFd::as_fd).collect();
+        let namespaces = setting.joined.iter().filter_map(|(_, fd)| fd.as_ref());
+        let passed = namespaces.chain(self.files.iter().map(|(fd, _)| fd)).map(AsFd::as_fd).collect();
         let tools = Tools::make(&self.dir)?;
         let program = tools.program()?;
         let mut session = Session::start(&program, Launch { stdio, passed })?;
@@ -172,6 +178,7 @@ impl Restoring<'_> {
             joined: Vec::new(),
             cgroups: cgroups_of(criu)?,
         };
+        target.inherited.extend(self.files.iter().map(|(fd, key)| (fd.as_raw_fd(), key.clone())));
         for (join, fd) in &setting.joined {
             target_namespace(&mut target, join, fd.as_ref())?;
         }

@@ -33,7 +33,7 @@ pub struct Manifest {
     /// The tmpfs that were mounted from outside, with their content.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<Tmpfs>,
-    /// The standard streams that lead to files of the host.
+    /// The open files of the host, which the standard streams of the processes lead to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<Stream>,
 }
@@ -60,16 +60,20 @@ pub struct Tmpfs {
     pub shared: bool,
 }
 
-/// A standard stream that leads to a file of the host.
+/// A file of the host that processes have open, mostly as a standard stream.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stream {
-    /// The descriptors that it is open as, in the container's init.
+    /// The standard streams that it is; none for a file that is open under other numbers only.
     pub numbers: Vec<i32>,
     /// The name that CRIU's image gives it: `file[MOUNT:INODE]`, in hexadecimal.
     pub key: String,
-    /// Where it was on the host.
+    /// Where it was on the host; empty for a file that has lost its name.
     pub path: String,
+    /// The device that it was on.
+    pub device: u64,
+    /// Its number on that device.
+    pub inode: u64,
 }
 
 impl Manifest {

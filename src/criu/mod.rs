@@ -14,6 +14,7 @@ pub mod obstacles;
 pub mod options;
 pub mod reconcile;
 mod rpc;
+pub mod streams;
 pub mod tar;
 
 pub use notify::Notification;

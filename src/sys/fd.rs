@@ -108,6 +108,14 @@ pub fn memfd(name: &std::ffi::CStr, bytes: &[u8]) -> Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Returns how many bytes there are to read in a pipe or fifo.
+pub fn unread(fd: BorrowedFd<'_>) -> Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD stores an int, which outlives the call.
+    cvt(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) }.into())?;
+    Ok(count.unsigned_abs() as usize)
+}
+
 /// Sets the file position to the start.
 pub fn rewind(fd: BorrowedFd<'_>) -> Result<()> {
     nix::unistd::lseek(fd, 0, nix::unistd::Whence::SeekSet).map(drop)

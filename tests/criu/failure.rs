@@ -30,10 +30,13 @@ fn a_container_that_is_not_there_is_named() {
 #[test]
 fn a_failed_dump_leaves_the_container_as_it_was() {
     requires!(root, criu);
-    // A stream that is a file of the host cannot be dumped.
-    let runtime = Bundle::sh(&format!("exec 2>&1; {COUNTER}")).create();
-    runtime.start().ok();
-    let c = Checkpointed { runtime, place: tempfile::tempdir().unwrap() };
+    // CRIU is told to refuse content that is open and has no name.
+    let script = format!("exec 3>/dev/shm/gone; rm /dev/shm/gone; head -c 9999 /dev/zero >&3; {COUNTER}");
+    let bundle = Bundle::sh(&script);
+    let settings = bundle.path().join("source");
+    fs::write(&settings, "ghost-limit 1\n").unwrap();
+    let c = Checkpointed::run(bundle.with(|config| config["annotations"] = json!({"org.criu.config": settings})));
+    wait_until("the counter counts", || c.count() > 0);
     let output = c.checkpoint(&[]).exits(1).stderr_contains("criu failed: type NOTIFY errno 0");
     assert_eq!(c.runtime.status(), "running");
     c.counts();
@@ -42,7 +45,7 @@ fn a_failed_dump_leaves_the_container_as_it_was() {
     }
     // The cause is in the first line, CRIU's own words in the lines after it.
     let mut lines = output.stderr.lines();
-    assert!(lines.next().unwrap().contains("Can't lookup mount"), "{output}");
+    assert!(lines.next().unwrap().contains("Can't dump ghost file"), "{output}");
     let log = c.images().join("dump.log");
     assert_eq!(lines.next().unwrap(), format!("--- Quoting {log:?}"));
     assert!(lines.any(|line| line.contains("Error (criu/files-reg.c")), "{output}");

@@ -36,7 +36,7 @@ struct Checkpointed {
 }
 
 impl Checkpointed {
-    /// Runs a bundle. Its streams lead to /dev/null: CRIU cannot dump a stream that is a file of the host.
+    /// Runs a bundle. Its streams lead to /dev/null: only ours dumps a stream that is a file of the host.
     #[track_caller]
     fn run(bundle: Bundle) -> Self {
         let this = Self::of(bundle);
