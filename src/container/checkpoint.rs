@@ -5,6 +5,7 @@
 
 use super::create::view;
 use super::external_tmpfs::ExternalTmpfs;
+use super::queues::{self, Queues};
 use super::tools::Tools;
 use super::{Container, Status, external, host_streams, open_files, preflight};
 use crate::cgroup;
@@ -68,9 +69,10 @@ impl Container {
         let mem_track = if asked.pre_dump { Some("--pre-dump") } else { parent };
         require_features(&mut session, mem_track, asked.options.lazy_pages)?;
         let manifest = Manifest::new(self.id(), version.to_string(), IpcMode::of(spec).as_str());
-        let mut dumping = Dumping { container: self, images, status, manifest, tmpfs: Vec::new() };
+        let mut dumping = Dumping { container: self, images, status, manifest, tmpfs: Vec::new(), queues: None };
         if !asked.pre_dump {
             dumping.tmpfs = self.external_tmpfs(spec, &asked.external_tmpfs)?;
+            dumping.queues = self.queues(spec)?;
             Manifest::discard(images)?;
             images::write_descriptors(images, &self.standard_streams())?;
         }
@@ -145,6 +147,7 @@ struct Dumping<'a> {
     status: Option<BorrowedFd<'static>>,
     manifest: Manifest,
     tmpfs: Vec<ExternalTmpfs>,
+    queues: Option<Queues>,
 }
 
 impl Dumping<'_> {
@@ -158,7 +161,7 @@ impl Dumping<'_> {
                 let open = open_files::find(self.container.state().pid, &self.container.pids()?)?;
                 self.manifest.streams = host_streams::find(&open);
                 external.extend(self.manifest.streams.iter().map(|stream| stream.key.clone()));
-                Ok(())
+                queues::capture(self.queues.as_mut(), self.container, &open, external)
             }
             Notification::PostDump => self.complete(),
             _ => Ok(()),
@@ -169,6 +172,9 @@ impl Dumping<'_> {
     fn complete(&mut self) -> Result<()> {
         for tmpfs in &self.tmpfs {
             self.manifest.tmpfs.push(tmpfs.capture(self.images)?);
+        }
+        if let Some(queues) = &self.queues {
+            self.manifest.queues = queues.write(self.images)?;
         }
         self.manifest.save(self.images)
     }

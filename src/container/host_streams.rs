@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn a_number_is_what_the_first_process_has_there() {
-        let open = |number, inode| OpenFile {
+        let open = |pid, number, inode| OpenFile {
+            pid,
             number,
             link: PathBuf::from("/nowhere"),
             device: 1,
@@ -219,8 +220,9 @@ mod tests {
             key: streams::key(9, inode),
             queue: false,
         };
-        let queue = OpenFile { queue: true, ..open(0, 30) };
-        let all = [queue, open(1, 10), open(2, 10), open(3, 20), open(1, 40), open(0, 50), open(5, 50)];
+        let queue = OpenFile { queue: true, ..open(1, 0, 30) };
+        let all =
+            [queue, open(1, 1, 10), open(1, 2, 10), open(1, 3, 20), open(2, 1, 40), open(2, 0, 50), open(2, 5, 50)];
         let found: Vec<_> = find(&all).into_iter().map(|stream| (stream.inode, stream.numbers)).collect();
         assert_eq!(found, [(10, vec![1, 2]), (20, vec![]), (40, vec![]), (50, vec![0])]);
         assert_eq!(find(&all)[0].path, "", "it is not there under that name");

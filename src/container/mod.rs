@@ -19,6 +19,7 @@ mod kill;
 mod mount_points;
 mod open_files;
 mod preflight;
+mod queues;
 pub mod relay;
 mod restore;
 mod restore_root;

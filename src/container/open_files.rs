@@ -1,6 +1,6 @@
 //! Open files that CRIU has to be told of: those that a process has from outside of its mounts, and message queues.
 //!
-//! What becomes of them is decided in host_streams.rs.
+//! What becomes of them is decided in host_streams.rs and in queues/.
 
 use crate::criu::streams;
 use crate::error::{Context, Result};
@@ -20,6 +20,8 @@ const MEMORY_DEVICES: libc::c_uint = 1;
 /// A descriptor of a process.
 #[derive(Clone, Debug)]
 pub struct OpenFile {
+    /// The process.
+    pub pid: i32,
     /// The descriptor.
     pub number: i32,
     /// What the kernel calls the file.
@@ -32,6 +34,13 @@ pub struct OpenFile {
     pub key: String,
     /// Whether it is a message queue.
     pub queue: bool,
+}
+
+impl OpenFile {
+    /// Returns the path by which it can be opened once more.
+    pub fn place(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", self.pid, self.number))
+    }
 }
 
 /// Finds what processes have open from outside of their mounts, and their message queues: those of `init` first. The
@@ -51,7 +60,7 @@ pub fn find(init: i32, pids: &[i32]) -> Result<Vec<OpenFile>> {
             if queue || !known.contains(&mount) {
                 let (device, inode) = (status.dev(), status.ino());
                 let key = streams::key(mount, inode);
-                all.push(OpenFile { number, link, device, inode, key, queue });
+                all.push(OpenFile { pid, number, link, device, inode, key, queue });
             }
         }
     }

@@ -6,12 +6,13 @@
 use super::create::{self, CreateOptions};
 use super::external_tmpfs::{self, Filled};
 use super::joined::{self, Joined};
+use super::queues::Recreated;
 use super::restore_root::RestoreRoot;
 use super::rollback::Rollback;
 use super::state::{State, StateDir};
 use super::streams::{self, Streams};
 use super::tools::Tools;
-use super::{Container, Started, external, hooks, host_streams, inside, mount_points};
+use super::{Container, Started, external, hooks, host_streams, inside, mount_points, queues};
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
 use crate::criu::{Launch, Notification, Session, Task, external as names, is_taken_pid, require_features};
@@ -44,6 +45,7 @@ pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOp
     let joined = Joined::open(&config.spec, asked)?;
     let streams = streams::prepare(create::has_terminal(&config.spec), &options.streams)?;
     let files = host_streams::prepare(&asked.options.image_path, &streams.inside)?;
+    let queues = queues::load(&asked.options.image_path, &config.spec)?;
 
     let mut undo = Rollback::default();
     let dir = StateDir::make(root, id)?;
@@ -73,6 +75,7 @@ pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOp
         filled: Filled::default(),
         joined,
         files,
+        queues,
     };
     let restored = restoring.run(&plan, &directories, streams).and_then(|started| {
         super::announce(&started, options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
@@ -105,6 +108,8 @@ struct Restoring<'a> {
     joined: Joined,
     /// What takes the place of files of the host that its processes had open.
     files: Vec<host_streams::Inherited>,
+    /// The message queues that it had.
+    queues: Option<queues::Saved>,
 }
 
 /// What every attempt to restore works with.
@@ -152,7 +157,10 @@ impl Restoring<'_> {
             *copy = stream.as_ref().map(OwnedFd::try_clone).transpose().context(|| "duplicate a descriptor")?;
         }
         let namespaces = setting.joined.iter().filter_map(|(_, fd)| fd.as_ref());
-        let passed = namespaces.chain(self.files.iter().map(|(fd, _)| fd)).map(AsFd::as_fd).collect();
+        let files = namespaces.chain(self.files.iter().map(|(fd, _)| fd)).map(AsFd::as_fd);
+        // Anew for each attempt: CRIU fills the namespace.
+        let queues = self.queues.as_ref().map(|queues| queues.recreate(&self.dir)).transpose()?;
+        let passed = files.chain(queues.iter().flat_map(Recreated::passed)).collect();
         let tools = Tools::make(&self.dir)?;
         let program = tools.program()?;
         let mut session = Session::start(&program, Launch { stdio, passed })?;
@@ -162,7 +170,8 @@ impl Restoring<'_> {
         self.state.cgroup.attach(session.pid())?;
 
         let root = RestoreRoot::mount(&self.state.rootfs, &self.dir)?;
-        let target = self.target(setting, root.path(), session.pid())?;
+        let mut target = self.target(setting, root.path(), session.pid())?;
+        queues.iter().try_for_each(|queues| queues.tell(&mut target))?;
         let wanted = options::restore(self.asked, target, self.joined.directories(setting.directories));
         session.run(Task::Restore, wanted, &mut |notification| self.notified(notification)).map(drop)
     }

@@ -22,6 +22,7 @@ const FIFO: &str = "exec.fifo";
 const CRIU_ROOT: &str = "criu-root";
 const CRIU_TOOLS: &str = "criu-tools";
 const CRIU_IMAGES: &str = "criu-images";
+const QUEUES: &str = "mqueue";
 
 /// What later commands need to know of a container. Its status is not among it: that is asked of the kernel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -166,10 +167,16 @@ impl StateDir {
         self.0.join(CRIU_IMAGES)
     }
 
+    /// Returns where message queues are mounted while the container is restored.
+    pub fn queues(&self) -> PathBuf {
+        self.0.join(QUEUES)
+    }
+
     /// Removes the directory and all in it; none is no failure.
     pub fn remove(&self) -> Result<()> {
         // Left by a restore that was killed: everything that is in the root file system would go.
         detach(&self.criu_root())?;
+        detach(&self.queues())?;
         match std::fs::remove_dir_all(&self.0) {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other.context(|| format!("remove {}", self.0.display())),

@@ -36,6 +36,9 @@ pub struct Manifest {
     /// The open files of the host, which the standard streams of the processes lead to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<Stream>,
+    /// The POSIX message queues, if there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<Queues>,
 }
 
 /// A tmpfs that was mounted from outside.
@@ -74,6 +77,46 @@ pub struct Stream {
     pub device: u64,
     /// Its number on that device.
     pub inode: u64,
+}
+
+/// The POSIX message queues of a container's own IPC namespace.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Queues {
+    /// The file with their messages, queue by queue, in the directory of the images.
+    pub archive: String,
+    /// SHA-256 of that file, in hexadecimal.
+    pub sha256: String,
+    /// Where their file system was mounted in the container.
+    pub mounts: Vec<String>,
+    /// Each of them.
+    pub queues: Vec<Queue>,
+}
+
+/// A POSIX message queue.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Queue {
+    /// Its name, without the slash.
+    pub name: String,
+    /// Whether it has lost its name, and is only there for those who have it open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unlinked: bool,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its owner.
+    pub user: u32,
+    /// Its group.
+    pub group: u32,
+    /// How many messages it can hold.
+    pub max_messages: u64,
+    /// How long a message can be.
+    pub message_size: u64,
+    /// How many messages it holds.
+    pub messages: u64,
+    /// The names that CRIU's image gives it where it is open: `file[MOUNT:INODE]`, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
 }
 
 impl Manifest {

@@ -12,6 +12,7 @@ pub mod namespace_images;
 mod notify;
 pub mod obstacles;
 pub mod options;
+pub mod queues;
 pub mod reconcile;
 mod rpc;
 pub mod streams;

@@ -244,6 +244,11 @@ pub fn fstat(fd: BorrowedFd<'_>) -> Result<FileStat> {
     nix::sys::stat::fstat(fd)
 }
 
+/// Gives the file that a descriptor stands for to a user and a group.
+pub fn own_by(fd: BorrowedFd<'_>, (user, group): (u32, u32)) -> Result<()> {
+    nix::unistd::fchown(fd, Some(user.into()), Some(group.into()))
+}
+
 /// Says whether a descriptor stands for a directory.
 pub fn is_directory(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)

@@ -46,7 +46,7 @@ fn neither_the_container_nor_its_image_is_lost() {
 }
 
 /// Begins a checkpoint, kills the runtime after a while, and waits until CRIU has noticed.
-fn kill_after(c: &Checkpointed, delay: Duration) {
+pub fn kill_after(c: &Checkpointed, delay: Duration) {
     let mut checkpoint = c.line("checkpoint", &[]);
     checkpoint.stdout(Stdio::null()).stderr(Stdio::null());
     let mut runtime = checkpoint.spawn().unwrap();

@@ -14,6 +14,7 @@ mod killed;
 mod leaks;
 mod namespaces;
 mod preflight;
+mod queues;
 mod roundtrip;
 mod shm_shared;
 mod streams;
