@@ -3,8 +3,11 @@
 use crate::support::{Bundle, Output, wait_until};
 use crate::{Checkpointed, children, ours_only, path_with, programs, requires};
 use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, mknod};
-use nix::unistd::{Gid, Uid, Whence, fchownat, lseek64, mkfifo};
+use nix::unistd::{Gid, Pid, Uid, Whence, fchownat, lseek64, mkfifo};
+use serde_json::json;
 use stasis::sys::{pidfd, xattr};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
@@ -278,6 +281,51 @@ fn runc_restores_it() {
     let runc = Runc(&c);
     runc.detached(&["restore", "--image-path", c.images().to_str().unwrap()]);
     assert_same(&tree(&runc.shm()), &before);
+}
+
+#[test]
+fn criu_by_itself_restores_it() {
+    requires!(root, criu, tmpfs_xattrs);
+    ours_only!("it is about images of ours");
+    // What needs no word of ours about mounts from outside.
+    let bundle = Bundle::sleep().with(|config| {
+        config["linux"]["maskedPaths"] = json!([]);
+        config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "cgroup");
+    });
+    let c = Checkpointed::run(bundle);
+    fill(&c.shm());
+    let before = without_attributes(tree(&c.shm()));
+    c.checkpoint(&[]).ok();
+    let root = BindMount::of(&c.runtime.bundle().rootfs());
+    let pid_file = c.place.path().join("pid");
+    let mut criu = Command::new("criu");
+    criu.args(["restore", "--restore-detached", "--manage-cgroups=ignore", "--log-file", "restore.log"]);
+    criu.arg("--images-dir").arg(c.images()).arg("--pidfile").arg(&pid_file).arg("--root").arg(root.0.path());
+    criu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(criu.status().unwrap().success(), "{}", c.log("restore.log"));
+    let pid = fs::read_to_string(pid_file).unwrap().parse().unwrap();
+    let after = tree(&shm(pid));
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    assert_same(&after, &before);
+}
+
+/// A root file system as CRIU wants it: a mount of its own.
+struct BindMount(tempfile::TempDir);
+
+impl BindMount {
+    fn of(source: &Path) -> Self {
+        let this = Self(tempfile::tempdir().unwrap());
+        let none = None::<&str>;
+        mount(Some(source), this.0.path(), none, MsFlags::MS_BIND, none).unwrap();
+        mount(none, this.0.path(), none, MsFlags::MS_PRIVATE, none).unwrap();
+        this
+    }
+}
+
+impl Drop for BindMount {
+    fn drop(&mut self) {
+        umount2(self.0.path(), MntFlags::MNT_DETACH).unwrap();
+    }
 }
 
 #[test]
