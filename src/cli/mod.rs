@@ -180,7 +180,7 @@ impl Command {
             Command::Restore(args) => restore::run(args, global),
             Command::Resume(args) => pause::resume(&args, global),
             Command::Run(args) => run::run(args, global),
-            Command::Spec(args) => spec::run(&args),
+            Command::Spec(args) => spec::run(&args, global),
             Command::Start(args) => start::run(&args, global),
             Command::State(args) => state::run(&args, global),
         }

@@ -2,11 +2,11 @@
 
 use anyhow::{Result, bail};
 
-/// Reads a size: `1048576`, `1024k`, `64m`, `2g`, also `64M`, `64mb` and `64MiB`.
+/// Reads a size: `1048576`, `1024k`, `64m`, `1.5g`, also `64M`, `64mb`, `64MiB` and `64 m`.
 pub fn parse(text: &str) -> Result<u64> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, suffix) = text.split_at(digits);
-    let shift = match suffix.to_ascii_lowercase().as_str() {
+    let end = text.rfind(|c: char| c.is_ascii_digit()).map_or(0, |last| last + 1);
+    let (number, suffix) = text.split_at(end);
+    let shift = match suffix.strip_prefix(' ').unwrap_or(suffix).to_ascii_lowercase().as_str() {
         "" | "b" => 0,
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
@@ -14,11 +14,21 @@ pub fn parse(text: &str) -> Result<u64> {
         "t" | "tb" | "tib" => 40,
         _ => bail!("invalid size"),
     };
-    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    match bytes {
+    match scaled(number, shift) {
         Some(bytes) => Ok(bytes),
         None => bail!("invalid size"),
     }
+}
+
+/// Returns a number, which may have a fraction, times 2 to the power of `shift`; what is less than a byte is dropped.
+fn scaled(number: &str, shift: u32) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    // parse() takes a sign, and for a float much else.
+    if [whole, fraction].iter().any(|part| part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit())) {
+        return None;
+    }
+    let part = format!("0.{fraction}").parse::<f64>().ok()? * (1_u64 << shift) as f64;
+    whole.parse::<u64>().ok()?.checked_mul(1 << shift)?.checked_add(part as u64)
 }
 
 #[cfg(test)]
@@ -28,10 +38,14 @@ mod tests {
     #[test]
     fn sizes_are_dockers() {
         let cases = [("0", 0), ("7", 7), ("7b", 7), ("64k", 65536), ("64M", 64 << 20), ("2GiB", 2 << 30)];
-        for (text, bytes) in cases {
+        for (text, bytes) in
+            cases.into_iter().chain([("1.5g", 3 << 29), ("2 mb", 2 << 20), ("0.5k", 512), ("1t", 1 << 40)])
+        {
             assert_eq!(parse(text).unwrap(), bytes, "{text}");
         }
-        for text in ["", "k", "-1", "1x", "1.5g", "99999999999t"] {
+        for text in
+            ["", "k", "-1", "+1", "1x", "1.5.2m", ".5m", "5.m", "1 m b", "1e3", "99999999999t", "99999999999999999999"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }

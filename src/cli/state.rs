@@ -5,6 +5,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use stasis::container::{Container, Status};
+use stasis::plan::ipc::IpcMode;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -31,6 +32,9 @@ pub struct Report<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: &'a BTreeMap<String, String>,
     pub owner: String,
+    /// Its IPC mode, which only `state` tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipc: Option<&'static str>,
 }
 
 impl<'a> Report<'a> {
@@ -47,6 +51,7 @@ impl<'a> Report<'a> {
             created: &state.created,
             annotations: &state.annotations,
             owner,
+            ipc: None,
         })
     }
 }
@@ -55,6 +60,9 @@ impl<'a> Report<'a> {
 pub fn run(args: &StateArgs, global: &Global) -> Result<u8> {
     let container = Container::load(&root::select(global)?.path, &args.id)?;
     // The owner is only told by list.
-    output::print(&output::json(&Report::of(&container, String::new())?, "  ")?)?;
+    let mut report = Report::of(&container, String::new())?;
+    // A configuration that cannot be read any more is no reason to tell nothing.
+    report.ipc = container.spec().ok().map(|spec| IpcMode::of(spec).as_str());
+    output::print(&output::json(&report, "  ")?)?;
     Ok(0)
 }

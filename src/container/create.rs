@@ -5,7 +5,7 @@ use super::seccomp_agent::Subject;
 use super::start::has_poststart_hooks;
 use super::state::{self, State, StateDir};
 use super::streams::{self, StreamOptions, Streams};
-use super::{Container, Started, hooks, idmap, seccomp_agent, spawn};
+use super::{Container, Started, hooks, idmap, seccomp_agent, shm, spawn};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup};
@@ -70,6 +70,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         let dir = dir.clone();
         move || dir.remove()
     });
+    shm::share(&mut config, &dir)?;
     let (cgroup_plan, view) = plan_cgroup(&config.spec, id, options)?;
     let mut plan = plan_init(&config.spec, id, &bundle, root, (&view, options, &streams))?;
     log::debug!("plan of container {id}: {plan:?}");

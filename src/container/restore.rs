@@ -12,7 +12,7 @@ use super::rollback::Rollback;
 use super::state::{State, StateDir};
 use super::streams::{self, Streams};
 use super::tools::Tools;
-use super::{Container, Started, external, hooks, host_streams, inside, mount_points, queues};
+use super::{Container, Started, external, hooks, host_streams, inside, mount_points, queues, shm};
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
 use crate::criu::{Launch, Notification, Session, Task, external as names, is_taken_pid, require_features};
@@ -39,7 +39,7 @@ const END_PATIENCE: i32 = 1000;
 pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOptions) -> Result<(Container, Started)> {
     spec::validate::id(id)?;
     let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("bundle {}", options.bundle.display()))?;
-    let config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
+    let mut config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
     spec::validate::spec(&config.spec)?;
     let directories = Directories::open(&asked.options.image_path, asked.options.work_path.as_deref())?;
     let joined = Joined::open(&config.spec, asked)?;
@@ -53,6 +53,7 @@ pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOp
         let dir = dir.clone();
         move || dir.remove()
     });
+    shm::share(&mut config, &dir)?;
     let (cgroup_plan, view) = create::plan_cgroup(&config.spec, id, options)?;
     let cgroup = create::make_cgroup(cgroup_plan.as_ref())?;
     undo.add("cgroup", {

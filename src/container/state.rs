@@ -23,6 +23,7 @@ const CRIU_ROOT: &str = "criu-root";
 const CRIU_TOOLS: &str = "criu-tools";
 const CRIU_IMAGES: &str = "criu-images";
 const QUEUES: &str = "mqueue";
+const SHM: &str = "shm";
 
 /// What later commands need to know of a container. Its status is not among it: that is asked of the kernel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -172,11 +173,18 @@ impl StateDir {
         self.0.join(QUEUES)
     }
 
+    /// Returns where the /dev/shm of a shareable container is mounted, unless somebody else has done that.
+    pub fn shm(&self) -> PathBuf {
+        self.0.join(SHM)
+    }
+
     /// Removes the directory and all in it; none is no failure.
     pub fn remove(&self) -> Result<()> {
         // Left by a restore that was killed: everything that is in the root file system would go.
         detach(&self.criu_root())?;
         detach(&self.queues())?;
+        // Its content stays for those who have it bound.
+        detach(&self.shm())?;
         match std::fs::remove_dir_all(&self.0) {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other.context(|| format!("remove {}", self.0.display())),

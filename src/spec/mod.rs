@@ -6,7 +6,7 @@ pub mod template;
 pub mod validate;
 
 use crate::error::{Context, Error, ErrorKind, Result};
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Mount, Process, Spec};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -17,6 +17,21 @@ pub struct Config {
     pub spec: Spec,
     /// The file as it was, or as it was understood: later commands use this copy, whatever becomes of the bundle.
     pub text: Vec<u8>,
+}
+
+impl Config {
+    /// Puts another entry in the place of one of `mounts`, in the copy too.
+    pub fn replace_mount(&mut self, index: usize, mount: Mount) -> Result<()> {
+        let mut value: Value = serde_json::from_slice(&self.text).map_err(invalid)?;
+        if let Some(place) = value.get_mut("mounts").and_then(|mounts| mounts.get_mut(index)) {
+            *place = serde_json::to_value(&mount).map_err(invalid)?;
+        }
+        self.text = value.to_string().into_bytes();
+        if let Some(place) = self.spec.mounts_mut().as_mut().and_then(|mounts| mounts.get_mut(index)) {
+            *place = mount;
+        }
+        Ok(())
+    }
 }
 
 /// Reads a configuration.
@@ -95,6 +110,19 @@ mod tests {
         let process = spec.process().as_ref().unwrap();
         assert_eq!((process.user().uid(), process.user().gid()), (1, 0));
         assert_eq!(process.cwd(), Path::new(""));
+    }
+
+    #[test]
+    fn a_mount_is_replaced_in_the_copy_too() {
+        let text =
+            r#"{"ociVersion": "1.0.2", "x-unknown": 7, "mounts": [{"destination": "/a"}, {"destination": "/b"}]}"#;
+        let mut config = parse(text.as_bytes().to_vec()).unwrap();
+        let mount: Mount = serde_json::from_value(json!({"destination": "/c", "type": "bind"})).unwrap();
+        config.replace_mount(1, mount).unwrap();
+        let copy: Value = serde_json::from_slice(&config.text).unwrap();
+        assert_eq!(copy["mounts"], json!([{"destination": "/a"}, {"destination": "/c", "type": "bind"}]));
+        assert_eq!(copy["x-unknown"], 7);
+        assert_eq!(parse(config.text).unwrap().spec, config.spec);
     }
 
     #[test]

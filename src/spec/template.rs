@@ -1,7 +1,7 @@
 //! What `stasis spec` writes: the config.json that users of runc start from, tabs and all.
 //!
-//! It is kept as the text it is, so that a reader sees the file; the four places that differ for a rootless container
-//! are filled in.
+//! It is kept as the text it is, so that a reader sees the file; the few places that differ for a rootless container and
+//! with the IPC mode are filled in.
 
 /// Whom a rootless container's root is on the host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -12,10 +12,33 @@ pub struct Users {
     pub gid: u32,
 }
 
+/// Who shares the container's IPC namespace and its /dev/shm: Docker's modes, with what config.json has to name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Ipc {
+    /// Nobody; the /dev/shm inside has this size, or Docker's.
+    Private(Option<u64>),
+    /// Whoever joins; the /dev/shm has this size, or Docker's.
+    Shareable(Option<u64>),
+    /// Nobody, and there is no /dev/shm.
+    None,
+    /// The host; `queues` says whether it has its message queues mounted.
+    Host {
+        /// Whether there is something on /dev/mqueue.
+        queues: bool,
+    },
+    /// Another container.
+    Container {
+        /// Its IPC namespace.
+        namespace: String,
+        /// The directory that is its /dev/shm.
+        shm: String,
+    },
+}
+
 /// Returns the template for a container of the host's root, or of `rootless`.
 ///
 /// `unified` says that the host has cgroup v2 alone, where a container should have its own cgroup namespace.
-pub fn text(rootless: Option<Users>, unified: bool) -> String {
+pub fn text(rootless: Option<Users>, unified: bool, ipc: &Ipc) -> String {
     let pts_group = if rootless.is_some() { "" } else { ",\n\t\t\t\t\"gid=5\"" };
     let (sys_source, sys_option) = match rootless {
         Some(_) => ("\"type\": \"none\",\n\t\t\t\"source\": \"/sys\"", "\"rbind\",\n\t\t\t\t"),
@@ -25,22 +48,73 @@ pub fn text(rootless: Option<Users>, unified: bool) -> String {
         Some(Users { uid, gid }) => mapping("uid", uid) + &mapping("gid", gid),
         None => RESOURCES.to_owned(),
     };
-    let namespaces: Vec<String> = namespaces(rootless.is_some(), unified)
-        .map(|name| format!("\n\t\t\t{{\n\t\t\t\t\"type\": \"{name}\"\n\t\t\t}}"))
+    let namespaces: Vec<String> = namespaces(rootless.is_some(), unified, ipc)
+        .map(|(name, path)| {
+            let path = path.map(|path| format!(",\n\t\t\t\t\"path\": {}", quoted(path))).unwrap_or_default();
+            format!("\n\t\t\t{{\n\t\t\t\t\"type\": \"{name}\"{path}\n\t\t\t}}")
+        })
         .collect();
     TEMPLATE
         .replace("@PTS_GROUP@", pts_group)
+        .replace("@SHM@", &shm(ipc))
+        .replace("@QUEUES@", &queues(rootless.is_some(), ipc))
         .replace("@SYS_SOURCE@", sys_source)
         .replace("@SYS_OPTION@", sys_option)
+        .replace("@ANNOTATIONS@", if matches!(ipc, Ipc::Shareable(_)) { ANNOTATIONS } else { "" })
         .replace("@USERS@", &users)
         .replace("@NAMESPACES@", &namespaces.join(","))
 }
 
-fn namespaces(rootless: bool, unified: bool) -> impl Iterator<Item = &'static str> {
-    [("pid", true), ("network", !rootless), ("ipc", true), ("uts", true), ("mount", true), ("cgroup", unified)]
-        .into_iter()
-        .chain([("user", rootless)])
-        .filter_map(|(name, wanted)| wanted.then_some(name))
+/// Returns the kinds of the namespaces, and the path of those that are joined.
+fn namespaces(rootless: bool, unified: bool, ipc: &Ipc) -> impl Iterator<Item = (&'static str, Option<&str>)> {
+    let own_ipc = !matches!(ipc, Ipc::Host { .. });
+    let joined = match ipc {
+        Ipc::Container { namespace, .. } => Some(namespace.as_str()),
+        _ => None,
+    };
+    [
+        ("pid", true),
+        ("network", !rootless),
+        ("ipc", own_ipc),
+        ("uts", true),
+        ("mount", true),
+        ("cgroup", unified),
+        ("user", rootless),
+    ]
+    .into_iter()
+    .filter_map(move |(name, wanted)| wanted.then_some((name, joined.filter(|_| name == "ipc"))))
+}
+
+/// Returns the mount of /dev/shm.
+fn shm(ipc: &Ipc) -> String {
+    match ipc {
+        Ipc::Private(size) | Ipc::Shareable(size) => {
+            let size = size.map_or_else(|| "65536k".to_owned(), |bytes| bytes.to_string());
+            SHM_TMPFS.replace("@SIZE@", &size)
+        }
+        Ipc::None => String::new(),
+        Ipc::Host { .. } => bind("/dev/shm", "/dev/shm"),
+        Ipc::Container { shm, .. } => bind("/dev/shm", shm),
+    }
+}
+
+/// Returns the mount of /dev/mqueue. A user namespace may not mount the queues of an IPC namespace that is not its own,
+/// and takes the host's mount of them, if there is one.
+fn queues(rootless: bool, ipc: &Ipc) -> String {
+    match ipc {
+        Ipc::Host { queues: true } if rootless => bind("/dev/mqueue", "/dev/mqueue"),
+        Ipc::Host { queues: false } if rootless => String::new(),
+        _ => QUEUES.to_owned(),
+    }
+}
+
+fn bind(destination: &str, source: &str) -> String {
+    BIND.replace("@DESTINATION@", &quoted(destination)).replace("@SOURCE@", &quoted(source))
+}
+
+/// Returns a text as JSON has it.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 fn mapping(what: &str, id: u32) -> String {
@@ -59,6 +133,52 @@ const RESOURCES: &str = r#"
 				}
 			]
 		},"#;
+
+const SHM_TMPFS: &str = r#"		{
+			"destination": "/dev/shm",
+			"type": "tmpfs",
+			"source": "shm",
+			"options": [
+				"nosuid",
+				"noexec",
+				"nodev",
+				"mode=1777",
+				"size=@SIZE@"
+			]
+		},
+"#;
+
+const QUEUES: &str = r#"		{
+			"destination": "/dev/mqueue",
+			"type": "mqueue",
+			"source": "mqueue",
+			"options": [
+				"nosuid",
+				"noexec",
+				"nodev"
+			]
+		},
+"#;
+
+const BIND: &str = r#"		{
+			"destination": @DESTINATION@,
+			"type": "bind",
+			"source": @SOURCE@,
+			"options": [
+				"rbind",
+				"rprivate",
+				"nosuid",
+				"noexec",
+				"nodev"
+			]
+		},
+"#;
+
+/// It is `plan::ipc`'s, which has the runtime mount /dev/shm outside.
+const ANNOTATIONS: &str = r#"
+	"annotations": {
+		"org.stasis.ipc": "shareable"
+	},"#;
 
 const TEMPLATE: &str = r#"{
 	"ociVersion": "1.3.0",
@@ -136,29 +256,7 @@ const TEMPLATE: &str = r#"{
 				"mode=0620"@PTS_GROUP@
 			]
 		},
-		{
-			"destination": "/dev/shm",
-			"type": "tmpfs",
-			"source": "shm",
-			"options": [
-				"nosuid",
-				"noexec",
-				"nodev",
-				"mode=1777",
-				"size=65536k"
-			]
-		},
-		{
-			"destination": "/dev/mqueue",
-			"type": "mqueue",
-			"source": "mqueue",
-			"options": [
-				"nosuid",
-				"noexec",
-				"nodev"
-			]
-		},
-		{
+@SHM@@QUEUES@		{
 			"destination": "/sys",
 			@SYS_SOURCE@,
 			"options": [
@@ -180,7 +278,7 @@ const TEMPLATE: &str = r#"{
 				"ro"
 			]
 		}
-	],
+	],@ANNOTATIONS@
 	"linux": {@USERS@
 		"namespaces": [@NAMESPACES@
 		],
@@ -209,19 +307,63 @@ const TEMPLATE: &str = r#"{
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::ipc::IpcMode;
+    use oci_spec::runtime::Spec;
     use serde_json::{Value, json};
 
     fn parsed(rootless: Option<Users>, unified: bool) -> Value {
-        serde_json::from_str(&text(rootless, unified)).unwrap()
+        serde_json::from_str(&text(rootless, unified, &Ipc::Private(None))).unwrap()
+    }
+
+    fn ipcs() -> [Ipc; 6] {
+        let container = Ipc::Container { namespace: "/proc/7/ns/ipc".to_owned(), shm: "/a \"b\"".to_owned() };
+        let host = |queues| Ipc::Host { queues };
+        [Ipc::Private(None), Ipc::Shareable(Some(1 << 30)), Ipc::None, host(true), host(false), container]
+    }
+
+    #[test]
+    fn the_ipc_mode_is_the_one_that_was_asked_for() {
+        let words = ["private", "shareable", "none", "host", "host", "container"];
+        for (ipc, word) in ipcs().iter().zip(words) {
+            for rootless in [None, Some(Users { uid: 7, gid: 8 })] {
+                let spec: Spec = serde_json::from_str(&text(rootless, true, ipc)).unwrap();
+                assert_eq!(IpcMode::of(&spec).as_str(), word);
+                crate::spec::validate::spec(&spec).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn places_and_sizes_are_named() {
+        let [_, shareable, none, host, bare_host, container] =
+            ipcs().map(|ipc| serde_json::from_str::<Value>(&text(None, false, &ipc)).unwrap());
+        let mount = |spec: &Value, at: &str| {
+            spec["mounts"].as_array().unwrap().iter().find(|mount| mount["destination"] == at).cloned()
+        };
+        assert_eq!(mount(&shareable, "/dev/shm").unwrap()["options"][4], "size=1073741824");
+        assert_eq!(shareable["annotations"], json!({"org.stasis.ipc": "shareable"}));
+        assert_eq!((mount(&none, "/dev/shm"), &none["annotations"]), (None, &Value::Null));
+        assert_eq!(mount(&host, "/dev/shm").unwrap()["source"], "/dev/shm");
+        assert_eq!(mount(&container, "/dev/shm").unwrap()["source"], "/a \"b\"");
+        assert_eq!(container["linux"]["namespaces"][2], json!({"type": "ipc", "path": "/proc/7/ns/ipc"}));
+        // Root may mount the host's queues itself.
+        assert_eq!(mount(&bare_host, "/dev/mqueue").unwrap()["type"], "mqueue");
+        let rootless = |queues| {
+            let text = text(Some(Users { uid: 7, gid: 8 }), false, &Ipc::Host { queues });
+            mount(&serde_json::from_str(&text).unwrap(), "/dev/mqueue")
+        };
+        assert_eq!((rootless(true).unwrap()["type"].clone(), rootless(false)), (json!("bind"), None));
     }
 
     #[test]
     fn the_text_is_the_json_it_stands_for() {
-        for (rootless, unified) in [(None, false), (None, true), (Some(Users { uid: 7, gid: 8 }), true)] {
-            let text = text(rootless, unified);
+        let users = Some(Users { uid: 7, gid: 8 });
+        let cases = [(None, false), (None, true), (users, true)];
+        for ((rootless, unified), ipc) in cases.into_iter().flat_map(|case| ipcs().map(|ipc| (case, ipc))) {
+            let text = text(rootless, unified, &ipc);
             assert!(!text.contains('@') && text.ends_with('}'), "{text}");
             let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
-            let spec: oci_spec::runtime::Spec = serde_json::from_str(&text).unwrap();
+            let spec: Spec = serde_json::from_str(&text).unwrap();
             assert_eq!(spec.version(), "1.3.0");
             let bare = |line: &str| line.trim_end_matches(',').to_owned();
             let lines = |text: &str| text.lines().map(bare).collect::<std::collections::BTreeSet<_>>();

@@ -42,6 +42,7 @@ pub fn spec(spec: &Spec) -> Result<()> {
     let linux = plan::linux(spec)?;
     namespaces(spec, linux)?;
     user_namespace(linux)?;
+    plan::ipc::check(spec)?;
     for mount in spec.mounts().iter().flatten() {
         inside_proc(mount)?;
     }

@@ -16,6 +16,7 @@ mod namespaces;
 mod preflight;
 mod queues;
 mod roundtrip;
+mod shareable;
 mod shm_shared;
 mod streams;
 mod tmpfs;

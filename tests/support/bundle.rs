@@ -2,6 +2,7 @@
 
 use super::{Layout, Output, Runtime};
 use serde_json::{Value, json};
+use stasis::spec::template;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -29,7 +30,8 @@ impl Bundle {
         let id = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::Builder::new().prefix(&id).tempdir().unwrap();
         make_root(&dir.path().join("rootfs"));
-        let mut config: Value = serde_json::from_str(&stasis::spec::template::text(None, false)).unwrap();
+        let mut config: Value =
+            serde_json::from_str(&template::text(None, false, &template::Ipc::Private(None))).unwrap();
         config["process"]["terminal"] = json!(false);
         config["process"]["args"] = json!(args);
         config["linux"]["cgroupsPath"] = json!(format!("/{id}"));
