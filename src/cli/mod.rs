@@ -9,6 +9,7 @@ mod create;
 mod delete;
 mod exec;
 mod features;
+mod inspect_image;
 mod kill;
 mod list;
 mod log;
@@ -147,6 +148,7 @@ commands! {
         "delete any resources held by the container often used with detached container";
     Exec(exec::ExecArgs) = "exec", "execute new process inside the container";
     Features(features::FeaturesArgs) = "features", "show the enabled features";
+    InspectImage(inspect_image::InspectImageArgs) = "inspect-image", "tell what a checkpoint holds";
     Kill(kill::KillArgs) = "kill", "send the specified signal (default: SIGTERM) to the container's init process";
     List(list::ListArgs) = "list", "list the containers started with the given root";
     Pause(pause::PauseArgs) = "pause", "suspend all processes inside the container";
@@ -173,6 +175,7 @@ impl Command {
             Command::Delete(args) => delete::run(&args, global),
             Command::Exec(args) => exec::run(args, global),
             Command::Features(_) => features::run(),
+            Command::InspectImage(args) => inspect_image::run(&args),
             Command::Kill(args) => kill::run(&args, global),
             Command::List(args) => list::run(&args, global),
             Command::Pause(args) => pause::run(&args, global),

@@ -1,4 +1,4 @@
-//! Sizes as Docker's command line has them: bytes, or with a suffix in powers of 1024.
+//! Sizes, in powers of 1024: read as Docker's command line has them, and written for people.
 
 use anyhow::{Result, bail};
 
@@ -31,9 +31,33 @@ fn scaled(number: &str, shift: u32) -> Option<u64> {
     whole.parse::<u64>().ok()?.checked_mul(1 << shift)?.checked_add(part as u64)
 }
 
+/// Returns a size for people: `17 B`, `1.5 MiB`.
+pub fn human(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut size = bytes as f64;
+    let mut unit = "B";
+    for larger in UNITS {
+        // What would be rounded to 1024.0 is one of the next.
+        if size < 1023.95 {
+            break;
+        }
+        (size, unit) = (size / 1024.0, larger);
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{size:.1} {unit}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_told_in_the_unit_that_fits() {
+        let cases = [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_048_575, "1.0 MiB"), (3 << 29, "1.5 GiB")];
+        for (bytes, text) in cases {
+            assert_eq!(human(bytes), text);
+        }
+        assert_eq!(human(u64::MAX), "16.0 EiB");
+    }
 
     #[test]
     fn sizes_are_dockers() {

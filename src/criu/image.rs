@@ -134,6 +134,12 @@ impl Message {
         self.0.add_length_delimited(field, packed);
     }
 
+    /// Gives a field this message for its only value.
+    pub fn set_message(&mut self, field: u32, message: &Self) {
+        self.0.remove(field);
+        self.0.add_length_delimited(field, message.bytes());
+    }
+
     /// Takes a field away.
     pub fn remove(&mut self, field: u32) {
         self.0.remove(field);

@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 /// Where the standard streams of the dumped init led.
-const DESCRIPTORS: &str = "descriptors.json";
+pub(super) const DESCRIPTORS: &str = "descriptors.json";
 
 /// How many lines of CRIU's log are quoted before each of its errors.
 const LINES_BEFORE: usize = 5;

@@ -7,6 +7,7 @@ pub mod external;
 mod gzip;
 pub mod image;
 pub mod images;
+pub mod inspect;
 pub mod manifest;
 pub mod namespace_images;
 mod notify;
@@ -15,6 +16,7 @@ pub mod options;
 pub mod queues;
 pub mod reconcile;
 mod rpc;
+pub mod stats;
 pub mod streams;
 pub mod tar;
 

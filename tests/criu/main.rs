@@ -9,6 +9,7 @@
 
 mod failure;
 mod holder;
+mod inspect;
 mod joined;
 mod killed;
 mod leaks;

@@ -16,7 +16,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("spec", &["error", "plan"]),
     ("plan", &["cstrings", "error"]),
     ("cgroup", &["error", "plan", "sys"]),
-    ("criu", &["error", "sys", "tmpfs"]),
+    ("criu", &["error", "sys", "time", "tmpfs"]),
     ("handshake", &["plan", "sys"]),
     ("seal", &["error", "sys"]),
     ("tmpfs", &["error", "sys"]),
