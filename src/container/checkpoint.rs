@@ -9,9 +9,10 @@ use super::queues::{self, Queues};
 use super::tools::Tools;
 use super::{Container, Status, external, host_streams, open_files, preflight};
 use crate::cgroup;
+use crate::criu::images::{self, Directories};
 use crate::criu::manifest::Manifest;
 use crate::criu::options::{self, DUMP_LOG, DirectoryFds, DumpOptions, DumpTarget};
-use crate::criu::{Launch, Notification, Session, Task, external as names, images, require_features};
+use crate::criu::{Launch, Notification, Session, Task, external as names, require_features, require_lazy_pipe};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::ipc::IpcMode;
 use crate::plan::namespaces::{Kind, Namespace, of};
@@ -50,8 +51,12 @@ impl Container {
 
     fn dump(&self, asked: &DumpOptions, status_fd: Option<i32>) -> Result<()> {
         preflight::check(self, asked)?;
+        let directories = Directories::create(&asked.options.image_path, asked.options.work_path.as_deref())?;
+        self.dump_into(&directories, asked, status_fd).inspect_err(|_| directories.take_back())
+    }
+
+    fn dump_into(&self, directories: &Directories, asked: &DumpOptions, status_fd: Option<i32>) -> Result<()> {
         let images = &asked.options.image_path;
-        let directories = images::Directories::create(images, asked.options.work_path.as_deref())?;
         if let Some(parent) = &asked.parent_path {
             images::check_parent(images, parent)?;
         }
@@ -68,6 +73,9 @@ impl Container {
         let parent = asked.parent_path.as_ref().map(|_| "--parent-path");
         let mem_track = if asked.pre_dump { Some("--pre-dump") } else { parent };
         require_features(&mut session, mem_track, asked.options.lazy_pages)?;
+        if asked.options.lazy_pages {
+            require_lazy_pipe()?;
+        }
         let manifest = Manifest::new(self.id(), version.to_string(), IpcMode::of(spec).as_str());
         let mut dumping = Dumping { container: self, images, status, manifest, tmpfs: Vec::new(), queues: None };
         if !asked.pre_dump {

@@ -28,23 +28,39 @@ pub struct Directories {
     /// Logs and statistics, unless they are with the images.
     pub work: Option<File>,
     work_path: PathBuf,
+    /// Those that were not there before.
+    made: Vec<PathBuf>,
 }
 
 impl Directories {
     /// Opens the directories for a dump, and makes those that are not there.
     pub fn create(images: &Path, work: Option<&Path>) -> Result<Self> {
-        create_directory(images)?;
-        Self::open(images, work)
+        let made = create_directory(images)?.then(|| images.to_owned());
+        let mut opened = Self::open(images, work)?;
+        opened.made.extend(made);
+        Ok(opened)
     }
 
     /// Opens the directories for a restore; that of the images has to be there.
     pub fn open(images: &Path, work: Option<&Path>) -> Result<Self> {
         let opened = open_directory(images)?;
         let Some(work) = work else {
-            return Ok(Self { images: opened, work: None, work_path: images.to_owned() });
+            return Ok(Self { images: opened, work: None, work_path: images.to_owned(), made: Vec::new() });
         };
-        create_directory(work)?;
-        Ok(Self { images: opened, work: Some(open_directory(work)?), work_path: work.to_owned() })
+        let made = create_directory(work)?.then(|| work.to_owned()).into_iter().collect();
+        Ok(Self { images: opened, work: Some(open_directory(work)?), work_path: work.to_owned(), made })
+    }
+
+    /// Removes those that were not there before, unless there is something in them: a log is kept.
+    pub fn take_back(&self) {
+        for path in &self.made {
+            match std::fs::remove_dir(path) {
+                Err(err) if err.kind() != std::io::ErrorKind::DirectoryNotEmpty => {
+                    log::warn!("remove {}: {err}", path.display());
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Returns the path of the log called `name`, made absolute so that a message can be followed from anywhere.
@@ -128,9 +144,12 @@ pub fn read_descriptors(images: &Path) -> Result<Vec<String>> {
 }
 
 /// Makes a directory for root alone, with its parents, unless it is there: the memory of the processes goes into it.
-fn create_directory(path: &Path) -> Result<()> {
+/// Makes a directory, and those above it; says whether it was not there.
+fn create_directory(path: &Path) -> Result<bool> {
+    let is_new = !path.exists();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.context(|| format!("create directory {}", path.display()))
+    made.context(|| format!("create directory {}", path.display()))?;
+    Ok(is_new)
 }
 
 fn open_directory(path: &Path) -> Result<File> {

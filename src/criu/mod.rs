@@ -23,7 +23,10 @@ pub mod tar;
 pub use notify::Notification;
 pub use rpc::{Launch, Observer, Session, Task, is_taken_pid};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::sys::{Errno, fd};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::{SysconfVar, sysconf};
 use rust_criu::rust_criu_protobuf::rpc::Criu_features;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -39,6 +42,9 @@ const USER_SETTINGS: &str = ".criu/default.conf";
 
 /// The oldest CRIU that is supported.
 const MINIMUM: Version = Version { major: 4, minor: 0, sublevel: 0 };
+
+/// The pages of CRIU's largest pipe: as many as the kernel can describe in a kmalloc of its own.
+const LAZY_PIPE_PAGES: i64 = 819;
 
 /// A version of CRIU.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -131,6 +137,25 @@ pub fn require_features(session: &mut Session, mem_track: Option<&str>, lazy_pag
         Missing { mem_track: mem_track.filter(|_| !found.mem_track()), lazy_pages: lazy_pages && !found.lazy_pages() };
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     missing.words(kernel.trim_end()).map_or(Ok(()), |text| Err(Error::new(ErrorKind::Criu, text)))
+}
+
+/// Checks that CRIU can make the pipe that memory goes through which is left behind until it is fetched.
+///
+/// CRIU 4.2 goes on without it, and fails when somebody comes for the memory, who then waits for it in vain.
+pub fn require_lazy_pipe() -> Result<()> {
+    let attempt = || "make a pipe for --lazy-pages";
+    let (pipe, _other_end) = fd::pipe().context(attempt)?;
+    let page = sysconf(SysconfVar::PAGE_SIZE).context(attempt)?.unwrap_or(4096);
+    let size = i32::try_from(LAZY_PIPE_PAGES * page).unwrap_or(i32::MAX);
+    match fcntl(pipe, FcntlArg::F_SETPIPE_SZ(size)) {
+        Err(Errno::EPERM) => {
+            let limit = std::fs::read_to_string("/proc/sys/fs/pipe-max-size").unwrap_or_default();
+            let text =
+                format!("--lazy-pages needs a pipe of {size} bytes, and fs.pipe-max-size is {}", limit.trim_end());
+            Err(Error::new(ErrorKind::Criu, text))
+        }
+        other => other.map(drop).context(attempt),
+    }
 }
 
 /// The features that are needed and missing.

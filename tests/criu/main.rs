@@ -13,6 +13,7 @@ mod inspect;
 mod joined;
 mod killed;
 mod leaks;
+mod memory;
 mod namespaces;
 mod preflight;
 mod queues;
