@@ -5,7 +5,7 @@ use super::seccomp_agent::Subject;
 use super::start::has_poststart_hooks;
 use super::state::{self, State, StateDir};
 use super::streams::{self, StreamOptions, Streams};
-use super::{Container, Started, hooks, idmap, seccomp_agent, shm, spawn};
+use super::{Container, Started, hooks, idmap, own_namespaces, seccomp_agent, shm, spawn};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup};
@@ -59,6 +59,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     spec::validate::id(id)?;
     let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("bundle {}", options.bundle.display()))?;
     let mut config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
+    own_namespaces::leave_out(&mut config.spec);
     add_environment(&mut config.spec, &options.env);
     spec::validate::spec(&config.spec)?;
     check_preserved(options.preserve_fds)?;

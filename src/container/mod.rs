@@ -18,6 +18,7 @@ mod joined;
 mod kill;
 mod mount_points;
 mod open_files;
+mod own_namespaces;
 mod preflight;
 mod queues;
 pub mod relay;

@@ -12,7 +12,7 @@ use super::rollback::Rollback;
 use super::state::{State, StateDir};
 use super::streams::{self, Streams};
 use super::tools::Tools;
-use super::{Container, Started, external, hooks, host_streams, inside, mount_points, queues, shm};
+use super::{Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, shm};
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
 use crate::criu::{Launch, Notification, Session, Task, external as names, is_taken_pid, require_features};
@@ -40,6 +40,7 @@ pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOp
     spec::validate::id(id)?;
     let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("bundle {}", options.bundle.display()))?;
     let mut config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
+    own_namespaces::leave_out(&mut config.spec);
     spec::validate::spec(&config.spec)?;
     let directories = Directories::open(&asked.options.image_path, asked.options.work_path.as_deref())?;
     let joined = Joined::open(&config.spec, asked)?;

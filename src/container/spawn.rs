@@ -139,10 +139,11 @@ fn open(pid: i32) -> Result<OwnedFd> {
 }
 
 impl Spawned {
-    /// Lets the process go on. One that has failed in the meantime is not told any more, but has said why.
+    /// Lets the process go on. One that has failed in the meantime is not told any more, but has said why: ECONNRESET
+    /// when it went with a message of ours unread.
     pub fn proceed(&self) -> Result<()> {
         match self.handshake.proceed() {
-            Err(Errno::EPIPE) => Ok(()),
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
             other => other.context(|| "talk to the container's init"),
         }
     }

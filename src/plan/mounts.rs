@@ -159,6 +159,9 @@ fn one(mount: &Mount, target: &str, options: MountOptions, context: &MountContex
     let action = if options.remount {
         MountAction::Remount { bind: is_bind, parameters: options.parameters }
     } else if is_bind {
+        if !options.parameters.is_empty() {
+            return Err(Error::invalid("bind mounts cannot have any filesystem-specific options applied"));
+        }
         MountAction::Bind { source: bind_source(mount, context)?, recursive: options.bind == Some(Bind::Tree) }
     } else {
         let readonly = attributes.set & libc::MOUNT_ATTR_RDONLY != 0;

@@ -496,3 +496,12 @@ fn the_images_own_permissions_are_left_alone() {
     fs::set_permissions(&own, fs::Permissions::from_mode(0o1711)).unwrap();
     c.run().ok().prints("1711");
 }
+
+#[test]
+fn a_bind_mount_has_no_parameters_of_a_file_system() {
+    requires!(root);
+    ours_only!("older runtimes ignore them");
+    let bundle = Bundle::sleep().mount("/data", "bind", "/tmp", &["bind", "size=5"]);
+    let words = "bind mounts cannot have any filesystem-specific options applied";
+    bundle.run().exits(1).stderr_contains(words);
+}

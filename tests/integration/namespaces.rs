@@ -252,3 +252,22 @@ fn what_a_namespace_does_not_allow_is_refused() {
     c.run().exits(1).stderr_contains("not allowed in host network namespace");
     c.leaves_nothing();
 }
+
+#[test]
+fn the_hosts_namespace_is_the_hosts_by_path_too() {
+    requires!(root);
+    ours_only!("runc looks at the network namespace alone");
+    let own = |kind: &str| PathBuf::from(format!("/proc/self/ns/{kind}"));
+    let c = Runtime::new(Bundle::new(&["readlink", "/proc/self/ns/net"]).namespace("network", Some(&own("net"))));
+    assert_eq!(c.run().ok().text(), host("net"));
+    let before = fs::read_to_string("/proc/sys/net/ipv4/ip_default_ttl").unwrap();
+    let bundle = Bundle::sleep().namespace("network", Some(&own("net")));
+    bundle
+        .with(|config| config["linux"]["sysctl"] = json!({"net.ipv4.ip_default_ttl": "77"}))
+        .run()
+        .exits(1)
+        .stderr_contains("not allowed in host network namespace");
+    assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_default_ttl").unwrap(), before);
+    let bundle = Bundle::sleep().namespace("uts", Some(&own("uts")));
+    bundle.with(|config| config["hostname"] = json!("other")).run().exits(1).stderr_contains("UTS namespace");
+}
