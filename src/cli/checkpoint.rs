@@ -1,5 +1,6 @@
 //! `checkpoint`: a running container as images on disk. What `restore` asks for in the same words is here too.
 
+use super::progress::Progress;
 use super::{Global, root, size, usage};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -49,6 +50,9 @@ pub struct CriuArgs {
     /// how the network is locked: iptables|nftables|skip (default: skip without a tcp option, else criu's)
     #[arg(long, value_name = "method")]
     pub network_lock: Option<String>,
+    /// tell what is being done: plain, json, none, or auto: plain on a terminal (default: auto)
+    #[arg(long, value_name = "how")]
+    pub progress: Option<String>,
 }
 
 impl CriuArgs {
@@ -140,7 +144,9 @@ pub fn run(args: &CheckpointArgs, global: &Global) -> Result<u8> {
     }
     let container = Container::load(&root::select(global)?.path, &args.id)?;
     let status_fd = (args.status_fd >= 0).then_some(args.status_fd);
-    container.checkpoint(&args.options()?, status_fd)?;
+    let mut progress = Progress::new(&args.criu.progress, "checkpoint", &args.id, true)?;
+    let done = container.checkpoint(&args.options()?, status_fd, &mut |event| progress.tell(event));
+    progress.end(done.map_err(Into::into))?;
     Ok(0)
 }
 

@@ -16,6 +16,7 @@ mod log;
 pub mod multicall;
 mod output;
 mod pause;
+mod progress;
 mod ps;
 mod restore;
 mod root;

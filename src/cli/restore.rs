@@ -2,6 +2,7 @@
 
 use super::checkpoint::CriuArgs;
 use super::create::BundleArgs;
+use super::progress::Progress;
 use super::run::follow;
 use super::{Global, log, root, usage};
 use anyhow::{Context, Result};
@@ -76,7 +77,10 @@ pub fn run(args: RestoreArgs, global: &Global) -> Result<u8> {
 fn detached(args: RestoreArgs, global: &Global) -> Result<u8> {
     let wanted = args.options()?;
     let options = args.bundle.options(true, global)?;
-    container::restore(&root::select(global)?.path, &args.id, &options, &wanted)?;
+    let mut progress = Progress::new(&args.criu.progress, "restore", &args.id, true)?;
+    let root = root::select(global)?.path;
+    let done = container::restore(&root, &args.id, &options, &wanted, &mut |event| progress.tell(event));
+    progress.end(done.map_err(Into::into))?;
     Ok(0)
 }
 
@@ -88,7 +92,11 @@ fn attached(args: RestoreArgs, global: &Global) -> Result<u8> {
     }
     let wanted = args.options()?;
     let options = args.bundle.options(false, global)?;
-    let (container, started) = container::restore(&root::select(global)?.path, &args.id, &options, &wanted)?;
+    // The terminal is the program's.
+    let mut progress = Progress::new(&args.criu.progress, "restore", &args.id, false)?;
+    let root = root::select(global)?.path;
+    let done = container::restore(&root, &args.id, &options, &wanted, &mut |event| progress.tell(event));
+    let (container, started) = progress.end(done.map_err(Into::into))?;
     log::release();
     let code = follow(&signals, started);
     container.delete(true).unwrap_or_else(|err| ::log::warn!("delete container {}: {err}", args.id));

@@ -5,6 +5,7 @@
 
 use super::create::view;
 use super::external_tmpfs::ExternalTmpfs;
+use super::progress::{Dumped, Event, Listener, Phase};
 use super::queues::{self, Queues};
 use super::tools::Tools;
 use super::{Container, Status, external, host_streams, open_files, preflight};
@@ -26,36 +27,44 @@ use std::path::Path;
 impl Container {
     /// Dumps the container into images, and destroys it unless it is to go on.
     ///
-    /// `status_fd` is a descriptor of the caller's that a null byte is written to once the memory can be fetched.
-    pub fn checkpoint(self, asked: &DumpOptions, status_fd: Option<i32>) -> Result<()> {
+    /// `status_fd` is a descriptor of the caller's that a null byte is written to once the memory can be fetched; `tell`
+    /// learns what is being done.
+    pub fn checkpoint(self, asked: &DumpOptions, status_fd: Option<i32>, tell: Listener<'_>) -> Result<()> {
         let status = self.status()?;
         if !matches!(status, Status::Running | Status::Paused) {
             let text = format!("Container cannot be checkpointed in {status} state");
             return Err(Error::new(ErrorKind::WrongStatus, text));
         }
-        self.dump(asked, status_fd).inspect_err(|_| {
+        let dumped = self.dump(asked, status_fd, tell).inspect_err(|_| {
             // CRIU thaws what it froze, unless it was killed in between.
             let thawed = if status == Status::Running { self.thaw() } else { Ok(()) };
             thawed.unwrap_or_else(|err| log::warn!("thaw container {}: {err}", self.id()));
         })?;
-        if asked.leave_running || asked.pre_dump {
-            return Ok(());
+        if !(asked.leave_running || asked.pre_dump) {
+            // The checkpoint is complete: a failure from here on must not look as if there was none.
+            let id = self.id().to_owned();
+            if let Err(err) = self.destroy() {
+                log::warn!("remove container {id} after its checkpoint: {err}");
+            }
         }
-        // The checkpoint is complete: a failure from here on must not look as if there was none.
-        let id = self.id().to_owned();
-        if let Err(err) = self.destroy() {
-            log::warn!("remove container {id} after its checkpoint: {err}");
-        }
+        tell(&Event::Dumped(dumped));
         Ok(())
     }
 
-    fn dump(&self, asked: &DumpOptions, status_fd: Option<i32>) -> Result<()> {
+    fn dump(&self, asked: &DumpOptions, status_fd: Option<i32>, tell: Listener<'_>) -> Result<Dumped> {
+        tell(&Event::Phase(Phase::Checking));
         preflight::check(self, asked)?;
         let directories = Directories::create(&asked.options.image_path, asked.options.work_path.as_deref())?;
-        self.dump_into(&directories, asked, status_fd).inspect_err(|_| directories.take_back())
+        self.dump_into(&directories, asked, status_fd, tell).inspect_err(|_| directories.take_back())
     }
 
-    fn dump_into(&self, directories: &Directories, asked: &DumpOptions, status_fd: Option<i32>) -> Result<()> {
+    fn dump_into(
+        &self,
+        directories: &Directories,
+        asked: &DumpOptions,
+        status_fd: Option<i32>,
+        tell: Listener<'_>,
+    ) -> Result<Dumped> {
         let images = &asked.options.image_path;
         if let Some(parent) = &asked.parent_path {
             images::check_parent(images, parent)?;
@@ -77,7 +86,8 @@ impl Container {
             require_lazy_pipe()?;
         }
         let manifest = Manifest::new(self.id(), version.to_string(), IpcMode::of(spec).as_str());
-        let mut dumping = Dumping { container: self, images, status, manifest, tmpfs: Vec::new(), queues: None };
+        let mut dumping =
+            Dumping { container: self, images, status, manifest, tmpfs: Vec::new(), queues: None, shm: None, tell };
         if !asked.pre_dump {
             dumping.tmpfs = self.external_tmpfs(spec, &asked.external_tmpfs)?;
             dumping.queues = self.queues(spec)?;
@@ -96,7 +106,7 @@ impl Container {
         if !asked.leave_running {
             dumping.clean_up();
         }
-        Ok(())
+        Ok(Dumped::of(directories, dumping.shm))
     }
 
     fn thaw(&self) -> Result<()> {
@@ -156,10 +166,16 @@ struct Dumping<'a> {
     manifest: Manifest,
     tmpfs: Vec<ExternalTmpfs>,
     queues: Option<Queues>,
+    /// How much is in its /dev/shm.
+    shm: Option<u64>,
+    tell: Listener<'a>,
 }
 
 impl Dumping<'_> {
     fn notified(&mut self, notification: Notification<'_>) -> Result<()> {
+        if let Some(phase) = Phase::of_dump(&notification, !self.tmpfs.is_empty()) {
+            (self.tell)(&Event::Phase(phase));
+        }
         match notification {
             Notification::StatusReady => self
                 .status
@@ -178,6 +194,7 @@ impl Dumping<'_> {
 
     /// Adds what CRIU leaves out, before it lets go of the processes: without it the image would not be complete.
     fn complete(&mut self) -> Result<()> {
+        self.shm = self.container.shm_used();
         for tmpfs in &self.tmpfs {
             self.manifest.tmpfs.push(tmpfs.capture(self.images)?);
         }

@@ -20,6 +20,7 @@ mod mount_points;
 mod open_files;
 mod own_namespaces;
 mod preflight;
+pub mod progress;
 mod queues;
 pub mod relay;
 mod restore;

@@ -6,6 +6,7 @@
 use super::create::{self, CreateOptions};
 use super::external_tmpfs::{self, Filled};
 use super::joined::{self, Joined};
+use super::progress::{Event, Listener, Phase, Restored};
 use super::queues::Recreated;
 use super::restore_root::RestoreRoot;
 use super::rollback::Rollback;
@@ -35,8 +36,15 @@ const REAPING_PAUSE: Duration = Duration::from_millis(50);
 /// How long a killed process may take to end, in milliseconds.
 const END_PATIENCE: i32 = 1000;
 
-/// Restores the container `id`, whose state is kept below `root`. Whatever was made is removed again if it fails.
-pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOptions) -> Result<(Container, Started)> {
+/// Restores the container `id`, whose state is kept below `root`. Whatever was made is removed again if it fails; `tell`
+/// learns what is being done.
+pub fn restore(
+    root: &Path,
+    id: &str,
+    options: &CreateOptions,
+    asked: &RestoreOptions,
+    tell: Listener<'_>,
+) -> Result<(Container, Started)> {
     spec::validate::id(id)?;
     let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("bundle {}", options.bundle.display()))?;
     let mut config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
@@ -78,6 +86,7 @@ pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOp
         joined,
         files,
         queues,
+        tell,
     };
     let restored = restoring.run(&plan, &directories, streams).and_then(|started| {
         super::announce(&started, options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
@@ -89,6 +98,7 @@ pub fn restore(root: &Path, id: &str, options: &CreateOptions, asked: &RestoreOp
     })?;
     restoring.filled.keep();
     undo.disarm();
+    (restoring.tell)(&Event::Restored(Restored::of(&directories)));
     Ok((Container::new(restoring.dir, restoring.state, restoring.config.spec), started))
 }
 
@@ -112,6 +122,7 @@ struct Restoring<'a> {
     files: Vec<host_streams::Inherited>,
     /// The message queues that it had.
     queues: Option<queues::Saved>,
+    tell: Listener<'a>,
 }
 
 /// What every attempt to restore works with.
@@ -223,6 +234,9 @@ impl Restoring<'_> {
     }
 
     fn notified(&mut self, notification: Notification<'_>) -> Result<()> {
+        if let Some(phase) = Phase::of_restore(&notification) {
+            (self.tell)(&Event::Phase(phase));
+        }
         match notification {
             Notification::SetupNamespaces { pid } => {
                 self.adopt(pid)?;

@@ -11,7 +11,9 @@ use crate::plan::idmap;
 use crate::plan::ipc::{self, IpcMode, SHM, SharedOutside};
 use crate::plan::process::cstring;
 use crate::spec::Config;
-use crate::sys::mount;
+use crate::sys::{mount, path};
+use nix::fcntl::OFlag;
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use oci_spec::runtime::Spec;
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
@@ -94,6 +96,21 @@ impl Container {
             return Err(refused(&format!("its /dev/shm is not {} any more", shm.display())));
         }
         Ok(SharedIpc { namespace: proc.join("ns/ipc"), shm })
+    }
+}
+
+impl Container {
+    /// Returns how many bytes are in its /dev/shm, if it has one that is not the host's.
+    pub(super) fn shm_used(&self) -> Option<u64> {
+        if matches!(IpcMode::of(self.spec().ok()?), IpcMode::Host | IpcMode::None) {
+            return None;
+        }
+        let inside = open_directory(format!("/proc/{}/root", self.state.pid).as_ref()).ok()?;
+        let shm = cstring(SHM.as_ref(), "mount").ok()?;
+        let shm = path::open_in_root(inside.as_fd(), &shm, OFlag::O_PATH | OFlag::O_DIRECTORY).ok()?;
+        let found = fstatfs(&shm).ok().filter(|found| found.filesystem_type() == TMPFS_MAGIC)?;
+        let used = found.blocks().saturating_sub(found.blocks_free());
+        Some(used.saturating_mul(u64::try_from(found.block_size()).ok()?))
     }
 }
 

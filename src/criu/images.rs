@@ -63,6 +63,11 @@ impl Directories {
         }
     }
 
+    /// Returns the path of the directory of logs and statistics.
+    pub fn work_path(&self) -> &Path {
+        &self.work_path
+    }
+
     /// Returns the path of the log called `name`, made absolute so that a message can be followed from anywhere.
     pub fn log(&self, name: &str) -> PathBuf {
         let path = self.work_path.join(name);

@@ -482,8 +482,10 @@ fn kinds_that_cannot_be_joined_are_refused_before_anything_is_made() {
     let mut c = Checkpointed::counter();
     c.checkpoint(&[]).ok();
     let config = c.runtime.bundle().config().clone();
+    // The host's would be the host's by path too.
+    let owner = crate::namespaces::Owner::new(&["--user", "--mount", "--cgroup", "--uts"]);
     for (kind, name) in [("user", "user"), ("mount", "mnt"), ("cgroup", "cgroup")] {
-        let path = format!("/proc/self/ns/{name}");
+        let path = owner.path(name).to_str().unwrap().to_owned();
         c.runtime.edit(|edited| {
             *edited = config.clone();
             let namespaces = edited["linux"]["namespaces"].as_array_mut().unwrap();

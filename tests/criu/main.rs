@@ -16,6 +16,7 @@ mod leaks;
 mod memory;
 mod namespaces;
 mod preflight;
+mod progress;
 mod queues;
 mod roundtrip;
 mod shareable;

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// A process in new namespaces, which others join by its pid.
-struct Owner(Child);
+pub struct Owner(Child);
 
 impl Owner {
-    fn new(options: &[&str]) -> Self {
+    /// Starts it, with the options of unshare(1).
+    pub fn new(options: &[&str]) -> Self {
         let mut command = Command::new("unshare");
         command.args(options).args(["sleep", "1000"]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -18,7 +19,8 @@ impl Owner {
         Self(child)
     }
 
-    fn path(&self, kind: &str) -> std::path::PathBuf {
+    /// Returns the path of one of its namespaces.
+    pub fn path(&self, kind: &str) -> std::path::PathBuf {
         Path::new("/proc").join(self.0.id().to_string()).join("ns").join(kind)
     }
 }
