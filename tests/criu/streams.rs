@@ -219,8 +219,9 @@ fn the_foreground_takes_over_from_a_file() {
     let streams = [Some(open(&input, "<")), Some(open(&log, ">")), None];
     let c = Checkpointed::run_with_streams(Bundle::sh(script), streams);
     wait_until("the first line is read", || fs::read_to_string(&log).unwrap() == "first 1\n");
-    c.runtime.exec(&["touch", "/dev/shm/go"]).ok();
     c.runtime.pause().ok();
+    // It may go on, which it can only once it is restored.
+    fs::write(format!("/proc/{}/root/dev/shm/go", c.runtime.pid()), "").unwrap();
     c.checkpoint(&[]).ok();
     let mut command = c.line("restore", &["--bundle", c.bundle()]);
     command.stdin(open(&input, "<"));
