@@ -84,7 +84,7 @@ deny:
 	fi
 
 shellcheck:
-	shellcheck -x .ci/run scripts/*.sh tests/docker/*.sh
+	shellcheck -x .ci/run scripts/*.sh tests/support/*.sh
 
 demo: setup-demo build ## checkpoint and restore a counting container, step by step (root)
 	RUNTIME=$(or $(RUNTIME),$(BIN)) scripts/demo.sh

@@ -10,6 +10,7 @@
 
 mod bundle;
 mod console;
+mod enclosure;
 mod output;
 mod program;
 mod remains;
@@ -18,6 +19,7 @@ mod runtime;
 
 pub use bundle::Bundle;
 pub use console::{Console, exists, read_until, type_line};
+pub use enclosure::{Enclosure, archive, image};
 pub use output::Output;
 pub use program::program;
 pub use remains::{cycles, files};

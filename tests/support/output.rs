@@ -1,6 +1,8 @@
 //! What a command of the runtime answered, and what a test expects of it.
 
 use std::fmt;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 /// The end of a command: its exit code and what it wrote.
 #[derive(Clone)]
@@ -16,6 +18,18 @@ pub struct Output {
 }
 
 impl Output {
+    /// Runs a command to its end, with this on its standard input.
+    pub fn of(command: &mut Command, input: &[u8], line: String) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|err| panic!("{line}: {err}"));
+        // A command that ends before it has read everything says so in its own way.
+        let _written = child.stdin.take().unwrap().write_all(input);
+        let ended = child.wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let code = ended.status.code().unwrap_or(-1);
+        Self { line, code, stdout: text(&ended.stdout), stderr: text(&ended.stderr) }
+    }
+
     /// Expects success.
     #[track_caller]
     pub fn ok(self) -> Self {

@@ -42,6 +42,18 @@ impl Runtime {
         named.map_or_else(|| env!("CARGO_BIN_EXE_stasis").into(), PathBuf::from)
     }
 
+    /// Returns the absolute path of the runtime under test.
+    pub fn found() -> PathBuf {
+        let named = Self::program();
+        match named.components().count() {
+            1 => std::env::split_paths(&std::env::var_os("PATH").unwrap())
+                .map(|dir| dir.join(&named))
+                .find(|path| path.exists())
+                .unwrap_or_else(|| panic!("no {} in PATH", named.display())),
+            _ => std::fs::canonicalize(named).unwrap(),
+        }
+    }
+
     /// Returns the container's name.
     pub fn id(&self) -> &str {
         self.bundle.id()

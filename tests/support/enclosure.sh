@@ -1,17 +1,17 @@
 #!/bin/sh
-# guard.sh DIR - runs the dockerd of DIR/daemon.json until standard input ends, then removes all that is left of it:
-# processes, mounts, DIR itself, and the cgroups of DIR's name.
+# enclosure.sh DIR PROGRAM [ARG...] - runs an engine whose files are in DIR until standard input ends, then removes all
+# that is left of it: processes, mounts, DIR itself, and the cgroups of DIR's name.
 #
 # Standard input is a pipe whose other end the tests' process holds: it ends with that process, however that ends.
-# dockerd, its containerd, the shims and the containers live in a pid and a mount namespace, so that ending the first
+# The engine, its shims and monitors and the containers live in a pid and a mount namespace, so that ending the first
 # process there ends everything, and no mount is ever seen by the host.
 set -u
 dir=$1
 cgroup=${dir##*/}
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-# What dockerd and containerd have in /run and /etc (sockets, a key) is theirs and not the machine's: a dockerd that
-# the machine runs is not seen from here. `/` is shared as systemd makes it: volumes with propagation depend on it.
+# What an engine has in /run and /etc (sockets, a key) is its own and not the machine's: one that the machine runs is
+# not seen from here. `/` is shared as systemd makes it: volumes with propagation depend on it.
 # The shell stays, as the first process, to reap what the shims leave.
 # shellcheck disable=SC2016
 unshare --mount --pid --fork --mount-proc --kill-child sh -euc '
@@ -20,15 +20,17 @@ unshare --mount --pid --fork --mount-proc --kill-child sh -euc '
     mount -t overlay -o lowerdir=/etc,upperdir=/run/upper,workdir=/run/work overlay /etc
     mount --make-rshared /
     export TMPDIR="$1"
-    dockerd --config-file "$1/daemon.json" &
-    wait $!' sh "$dir" </dev/null >"$dir/log" 2>&1 &
+    : >"$1/enclosed"
+    shift
+    "$@" &
+    wait $!' sh "$@" </dev/null >"$dir/log" 2>&1 &
 outer=$!
 
 cat >/dev/null
 
 # Its one child is the first process of the pid namespace, which is not reaped before all others there are gone.
 first=$(cat /proc/$outer/task/$outer/children)
-# shellcheck disable=SC2086 # a number and a space, or nothing if dockerd has ended by itself
+# shellcheck disable=SC2086 # a number and a space, or nothing if the engine has ended by itself
 [ -z "$first" ] || kill -KILL $first
 wait $outer
 
