@@ -27,6 +27,9 @@ use std::path::{Path, PathBuf};
 /// separated by commas.
 const ANNOTATION: &str = "org.stasis.external-tmpfs";
 
+/// The annotation by which some engines say that a container is theirs.
+const MANAGER: &str = "io.container.manager";
+
 /// A tmpfs from outside, while its container is dumped.
 #[derive(Debug)]
 pub struct ExternalTmpfs {
@@ -161,10 +164,7 @@ impl Filled {
 pub fn fill(spec: &Spec, bundle: &Path, images: &Path, policy: Option<Policy>) -> Result<Filled> {
     let mut filled = Filled::default();
     for saved in Manifest::load(images)?.into_iter().flat_map(|manifest| manifest.tmpfs) {
-        let policy = policy.unwrap_or(match IpcMode::of(spec) {
-            IpcMode::Container(_) => Policy::MergeMissing,
-            _ => Policy::IfEmpty,
-        });
+        let policy = policy.unwrap_or_else(|| usual_policy(spec));
         match fill_one(spec, bundle, images, (&saved, policy)) {
             Ok(undo) => filled.0.extend(undo),
             Err(err) => {
@@ -174,6 +174,18 @@ pub fn fill(spec: &Spec, bundle: &Path, images: &Path, policy: Option<Policy>) -
         }
     }
     Ok(filled)
+}
+
+/// Returns what is done with a tmpfs that is not empty when nobody has said it. Podman fills the new one of a container
+/// from an archive of its own, which it made when the container may have been going on already, and without holes and
+/// attributes: what fits the dumped memory is what the image has.
+fn usual_policy(spec: &Spec) -> Policy {
+    let manager = spec.annotations().as_ref().and_then(|annotations| annotations.get(MANAGER));
+    match IpcMode::of(spec) {
+        IpcMode::Container(_) => Policy::MergeMissing,
+        IpcMode::Shareable if manager.is_some_and(|name| name == "libpod") => Policy::Overwrite,
+        _ => Policy::IfEmpty,
+    }
 }
 
 fn fill_one(spec: &Spec, bundle: &Path, images: &Path, (saved, policy): (&Tmpfs, Policy)) -> Result<Option<Undo>> {

@@ -169,6 +169,25 @@ fn what_is_there_stays_unless_it_is_to_be_overwritten() {
 }
 
 #[test]
+fn podmans_own_copy_gives_way() {
+    requires!(root, criu);
+    ours_only!("other runtimes know no policies");
+    let shm = HostTmpfs::new();
+    let annotations = json!({"io.container.manager": "libpod"});
+    let bundle = keeper("", shm.path()).with(|config| config["annotations"] = annotations);
+    let c = Checkpointed::run(bundle);
+    shm.keeps(3);
+    c.checkpoint(&[]).ok();
+    shm.renew();
+    // As Podman would leave it behind that has read it when the container went on already.
+    for name in ["status", "open", "mapped", "log", "owned"] {
+        fs::write(shm.path().join(name), "later").unwrap();
+    }
+    c.restore(&[]).ok();
+    shm.keeps(3);
+}
+
+#[test]
 fn the_hosts_own_is_left_alone() {
     requires!(root, criu);
     let name = format!("/dev/shm/stasis-test-{}", std::process::id());
