@@ -3,8 +3,8 @@
 //!
 //! `KILL_POINTS` says how many moments are tried, spread evenly over the time that a checkpoint takes (8 unless set).
 
-use crate::shm_shared::{HostTmpfs, keeper};
-use crate::support::wait_until;
+use crate::shm_shared::keeper;
+use crate::support::{HostTmpfs, wait_until};
 use crate::{Checkpointed, ours_only, requires};
 use std::fs;
 use std::os::fd::AsFd;

@@ -2,8 +2,8 @@
 //!
 //! `LEAK_CYCLES` says how many (5 unless set; the project's bar is 200).
 
-use crate::shm_shared::{HostTmpfs, keeper};
-use crate::support::cycles;
+use crate::shm_shared::keeper;
+use crate::support::{HostTmpfs, cycles};
 use crate::{Checkpointed, ours_only, requires};
 
 #[test]

@@ -29,7 +29,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::{Bundle, Output, Runtime, wait_until};
+use support::{Bundle, Output, Runtime, keeps, wait_until};
 
 /// A program that counts in its memory, and shows where it is in a file of a tmpfs.
 const COUNTER: &str = "i=0; while true; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.05; done";
@@ -123,20 +123,6 @@ fn keeper(argument: &str) -> Bundle {
     let capabilities = ["CAP_CHOWN", "CAP_FOWNER", "CAP_FSETID", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"];
     let bundle = Bundle::new(&["shm_keeper", argument]).program("shm_keeper").capable(&capabilities);
     bundle.with(|config| config["root"]["readonly"] = serde_json::json!(false))
-}
-
-/// Waits until a keeper has checked everything at least `more` times, and returns how many, by what its status file says.
-#[track_caller]
-fn keeps(more: u32, status: impl Fn() -> String) -> u32 {
-    let round = || {
-        let line = status().lines().next().unwrap_or_default().to_owned();
-        let round = line.strip_prefix("ok ").and_then(|round| round.parse::<u32>().ok());
-        assert!(round.is_some() || line.is_empty(), "{line}");
-        round
-    };
-    let goal = round().unwrap_or(0) + more;
-    wait_until("the keeper checks what it has", || round().is_some_and(|now| now >= goal));
-    goal
 }
 
 /// Returns the inode of a namespace of a process.

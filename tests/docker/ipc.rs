@@ -5,7 +5,7 @@
 
 use crate::container::Container;
 use crate::daemon::Daemon;
-use crate::support::wait_until;
+use crate::support;
 
 /// Docker mounts no /dev/shm with `--ipc none`; a program may make itself one.
 const KEEPER: &str = "mkdir -p /dev/shm; exec shm_keeper";
@@ -23,16 +23,7 @@ fn keeper<'a>(docker: &'a Daemon, ipc: &str) -> Container<'a> {
 /// Waits until the keeper has checked everything at least `more` times, and returns how many times it has.
 #[track_caller]
 fn keeps(container: &Container<'_>, more: u32) -> u32 {
-    let round = || {
-        let status = container.exec(&[], "cat /dev/shm/status").stdout;
-        let line = status.lines().next().unwrap_or_default().to_owned();
-        let round = line.strip_prefix("ok ").and_then(|round| round.parse::<u32>().ok());
-        assert!(round.is_some() || line.is_empty(), "{line}");
-        round
-    };
-    let goal = round().unwrap_or(0) + more;
-    wait_until("the keeper checks what it has", || round().is_some_and(|now| now >= goal));
-    goal
+    support::keeps(more, || container.exec(&[], "cat /dev/shm/status").stdout)
 }
 
 /// Checkpoints and restores a keeper, twice.

@@ -7,7 +7,9 @@
  *
  * After each round "ok N" is in /dev/shm/status, or else what is wrong. With
  * the argument "remap" it also holds a file that has lost one of two names.
- * With "look" it makes nothing but the status file.
+ * With "look" it makes nothing but the status file. With "dense" it does without
+ * the hole, which Podman's own archive of a /dev/shm would fill with zeros. With
+ * "lock" so too, and it has a lock on its file of the root file system.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -29,6 +32,7 @@
 static int status_fd, open_fd, mapped_fd, nameless_fd, log_fd, root_fd, remap_fd = -1;
 static unsigned char *mapped, *nameless, *own;
 static long logged;
+static int dense;
 
 static void say(const char *what, long number)
 {
@@ -93,9 +97,11 @@ static void set_up(int remap)
 
 	log_fd = make("/dev/shm/log", O_WRONLY | O_APPEND, 0644);
 
-	int sparse = make("/dev/shm/sparse", O_RDWR, 0600);
-	check(ftruncate(sparse, SPARSE) == 0 && pwrite(sparse, "middle", 6, SPARSE / 2) == 6, "sparse");
-	close(sparse);
+	if (!dense) {
+		int sparse = make("/dev/shm/sparse", O_RDWR, 0600);
+		check(ftruncate(sparse, SPARSE) == 0 && pwrite(sparse, "middle", 6, SPARSE / 2) == 6, "sparse");
+		close(sparse);
+	}
 
 	int owned = make("/dev/shm/owned", O_RDWR, 0600);
 	check(fchown(owned, 1000, 1001) == 0 && fchmod(owned, 04751) == 0, "chown");
@@ -155,7 +161,7 @@ static void check_descriptors(long round)
 	}
 }
 
-static void check_names(void)
+static void check_hole(void)
 {
 	char bytes[16];
 	struct stat st;
@@ -165,6 +171,12 @@ static void check_names(void)
 	check(st.st_blocks < 1024, "holes of sparse");
 	check(pread(sparse, bytes, 7, SPARSE / 2) == 7 && !memcmp(bytes, "middle", 7), "content of sparse");
 	close(sparse);
+}
+
+static void check_names(void)
+{
+	char bytes[16];
+	struct stat st;
 
 	check(stat("/dev/shm/owned", &st) == 0 && st.st_uid == 1000 && st.st_gid == 1001, "owner");
 	check((st.st_mode & 07777) == 04751, "mode of owned");
@@ -185,13 +197,18 @@ int main(int argc, char **argv)
 	status_fd = open("/dev/shm/status", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 	if (status_fd < 0)
 		_exit(4);
+	dense = !strcmp(how, "dense") || !strcmp(how, "lock");
 	if (strcmp(how, "look"))
 		set_up(!strcmp(how, "remap"));
+	if (!strcmp(how, "lock"))
+		check(flock(root_fd, LOCK_EX | LOCK_NB) == 0, "lock");
 	for (long round = 0;; round++) {
 		if (mapped) {
 			*(volatile long *)mapped = round;
 			check_descriptors(round);
 			check_names();
+			if (!dense)
+				check_hole();
 		}
 		say("ok", round);
 		usleep(20000);

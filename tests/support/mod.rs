@@ -11,6 +11,8 @@
 mod bundle;
 mod console;
 mod enclosure;
+mod host_tmpfs;
+mod keeper;
 mod output;
 mod program;
 mod remains;
@@ -20,6 +22,8 @@ mod runtime;
 pub use bundle::Bundle;
 pub use console::{Console, exists, read_until, type_line};
 pub use enclosure::{Enclosure, archive, image};
+pub use host_tmpfs::{HostTmpfs, with_shm};
+pub use keeper::keeps;
 pub use output::Output;
 pub use program::program;
 pub use remains::{cycles, files};
