@@ -1,8 +1,8 @@
 #!/bin/bash
 # Installs what the tests need beside a build and CRIU: a busybox to fill root
-# filesystems with, dockerd and containerd to be driven by, and other runtimes
-# to be compared with. With the argument "demo", only what the demonstration
-# needs. No daemon is started: the tests run their own.
+# filesystems with, dockerd, containerd and Podman to be driven by, and other
+# runtimes to be compared with. With the argument "demo", only what the
+# demonstration needs. No daemon is started: the tests run their own.
 set -euo pipefail
 # shellcheck source=scripts/debian.sh
 . "$(dirname "$0")/debian.sh"
@@ -10,8 +10,8 @@ set -euo pipefail
 install_packages busybox-static jq
 [ "${1:-}" != demo ] || exit 0
 
-mapfile -t packages < <(lacking dockerd=docker.io containerd=containerd runc=runc crun=crun \
-    iptables=iptables ip=iproute2 ps=procps)
+mapfile -t packages < <(lacking dockerd=docker.io containerd=containerd podman=podman conmon=conmon \
+    runc=runc crun=crun iptables=iptables ip=iproute2 ps=procps)
 install_packages "${packages[@]}"
 # Since Debian 13 the docker command has a package of its own.
 mapfile -t packages < <(lacking docker=docker-cli)

@@ -48,6 +48,7 @@ fn lacking(name: &str) -> Lacking {
         "tmpfs_xattrs" => (!has_tmpfs_xattrs()).then(|| "needs user.* attributes on tmpfs (Linux 6.6)".into()),
         "docker" => program("dockerd").or_else(|| program("docker")),
         "containerd" => program("containerd").or_else(|| program("ctr")),
+        "podman" => program("podman").or_else(|| program("conmon")),
         "terminals" => (!Path::new("/dev/ptmx").exists()).then(|| "needs /dev/ptmx".into()),
         "uprobes" => {
             let kind = Path::new("/sys/bus/event_source/devices/uprobe");
