@@ -21,7 +21,7 @@ TEST_ARGS = -- $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS)) $(TEST)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build install test unit kernel integration criu docker containerd podman bench check fmt clippy doc deny shellcheck \
+.PHONY: help build install test unit kernel integration criu docker containerd podman databases bench check fmt clippy doc deny shellcheck \
 	demo clean setup-build setup-check setup-criu setup-demo setup-test
 
 help: ## print this list
@@ -37,7 +37,7 @@ install: build ## install the binary and its man pages (PREFIX, DESTDIR)
 	done
 
 test: export STRICT = 1
-test: setup-test build unit kernel integration criu docker containerd podman ## install what the tests need and run them all
+test: setup-test build unit kernel integration criu docker containerd podman databases ## install what the tests need and run them all
 
 unit: ## tests of plain code, without root
 	$(CARGO) test --locked --lib --bins $(TEST_ARGS)
@@ -59,6 +59,9 @@ containerd: build ## tests under a containerd of their own, by ctr (root, contai
 
 podman: build ## tests under a Podman with directories of its own (root, podman, CRIU)
 	$(CARGO_TEST) --test podman $(TEST_ARGS)
+
+databases: build ## PostgreSQL and Redis through a checkpoint (root, CRIU); REDIS_MIB: how much Redis holds
+	$(CARGO_TEST) --test databases $(TEST_ARGS)
 
 # It measures an installed copy, as users run it: what the linker wrote lies in smaller pieces in the page cache.
 bench: setup-test build ## measure a start to exit against runc and crun (root); BENCH, BENCH_CHECKPOINT: options

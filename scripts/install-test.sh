@@ -1,8 +1,8 @@
 #!/bin/bash
 # Installs what the tests need beside a build and CRIU: a busybox to fill root
-# filesystems with, dockerd, containerd and Podman to be driven by, and other
-# runtimes to be compared with. With the argument "demo", only what the
-# demonstration needs. No daemon is started: the tests run their own.
+# filesystems with, dockerd, containerd and Podman to be driven by, databases to
+# be run, and other runtimes to be compared with. With the argument "demo", only
+# what the demonstration needs. No daemon is started: the tests run their own.
 set -euo pipefail
 # shellcheck source=scripts/debian.sh
 . "$(dirname "$0")/debian.sh"
@@ -16,3 +16,4 @@ install_packages "${packages[@]}"
 # Since Debian 13 the docker command has a package of its own.
 mapfile -t packages < <(lacking docker=docker-cli)
 install_packages "${packages[@]}"
+"$(dirname "$0")/databases.sh"

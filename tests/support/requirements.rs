@@ -8,6 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Where scripts/databases.sh puts a root file system with database servers.
+pub const DATABASES: &str = "/var/cache/stasis/databases";
+
 /// Why a prerequisite is not there.
 pub type Lacking = Option<String>;
 
@@ -49,6 +52,7 @@ fn lacking(name: &str) -> Lacking {
         "docker" => program("dockerd").or_else(|| program("docker")),
         "containerd" => program("containerd").or_else(|| program("ctr")),
         "podman" => program("podman").or_else(|| program("conmon")),
+        "databases" => (!Path::new(DATABASES).exists()).then(|| format!("needs {DATABASES}, of scripts/databases.sh")),
         "terminals" => (!Path::new("/dev/ptmx").exists()).then(|| "needs /dev/ptmx".into()),
         "uprobes" => {
             let kind = Path::new("/sys/bus/event_source/devices/uprobe");
