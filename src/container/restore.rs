@@ -13,10 +13,13 @@ use super::rollback::Rollback;
 use super::state::{State, StateDir};
 use super::streams::{self, Streams};
 use super::tools::Tools;
+use super::work_images::WorkImages;
 use super::{Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, shm};
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
-use crate::criu::{Launch, Notification, Session, Task, external as names, is_taken_pid, require_features};
+use crate::criu::{
+    Launch, Notification, Session, Task, external as names, is_taken_pid, require_features, shared_files,
+};
 use crate::error::{Context, Error, Result};
 use crate::plan::namespaces::{self, Join, Kind, Namespace};
 use crate::plan::process::cstring;
@@ -84,6 +87,7 @@ pub fn restore(
         others: children(),
         filled: Filled::default(),
         joined,
+        images: None,
         files,
         queues,
         tell,
@@ -118,6 +122,8 @@ struct Restoring<'a> {
     filled: Filled,
     /// The namespaces of others that it is restored into.
     joined: Joined,
+    /// What CRIU is given in place of the images, if they are not to be restored as they are.
+    images: Option<WorkImages>,
     /// What takes the place of files of the host that its processes had open.
     files: Vec<host_streams::Inherited>,
     /// The message queues that it had.
@@ -140,7 +146,7 @@ impl Restoring<'_> {
         self.filled = external_tmpfs::fill(spec, &self.state.bundle, images, self.asked.shm_policy)?;
         let rootfs = external::open_directory(&self.state.rootfs)?;
         mount_points::make(plan, rootfs.as_fd())?;
-        self.joined.make_images(&self.dir)?;
+        self.change_images()?;
         let joined = self.open_namespaces()?;
         let (stdio, console) = streams.take_inside();
         self.console = console;
@@ -185,7 +191,8 @@ impl Restoring<'_> {
         let root = RestoreRoot::mount(&self.state.rootfs, &self.dir)?;
         let mut target = self.target(setting, root.path(), session.pid())?;
         queues.iter().try_for_each(|queues| queues.tell(&mut target))?;
-        let wanted = options::restore(self.asked, target, self.joined.directories(setting.directories));
+        let wanted =
+            options::restore(self.asked, target, WorkImages::in_place(self.images.as_ref(), setting.directories));
         session.run(Task::Restore, wanted, &mut |notification| self.notified(notification)).map(drop)
     }
 
@@ -205,6 +212,16 @@ impl Restoring<'_> {
             target_namespace(&mut target, join, fd.as_ref())?;
         }
         Ok(target)
+    }
+
+    /// Makes other images for CRIU, if something of the container has changed without it.
+    fn change_images(&mut self) -> Result<()> {
+        let (images, others) = (&self.asked.options.image_path, &self.filled.others);
+        if self.joined.changes_images() || !others.is_empty() {
+            let changed = self.images.insert(WorkImages::make(images, &self.dir)?);
+            shared_files::forget_sizes(images, changed.path(), others)?;
+        }
+        Ok(())
     }
 
     /// Opens the namespaces to join that CRIU is given by descriptor.
@@ -242,7 +259,7 @@ impl Restoring<'_> {
                 self.adopt(pid)?;
                 self.bring_loopback_up()?;
                 self.run_hooks()?;
-                self.joined.settle()
+                self.images.iter().try_for_each(|images| self.joined.settle(images))
             }
             Notification::PostRestore { pid } => {
                 // Where no namespace is created there is no earlier word of it.
