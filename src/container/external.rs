@@ -4,7 +4,7 @@ use crate::criu::external::Bind;
 use crate::error::{Context, Error, Result};
 use crate::plan::mounts::{self, CgroupView, MountAction, MountContext};
 use crate::plan::process::cstring;
-use crate::plan::{RootfsPlan, devices, namespaces};
+use crate::plan::{RootfsPlan, devices, mount_ids, namespaces};
 use crate::sys::{self, Errno, path};
 use nix::fcntl::{OFlag, readlinkat};
 use nix::libc;
@@ -21,7 +21,7 @@ const MAX_SYMLINKS: u32 = 40;
 pub fn plan(spec: &Spec, bundle: &Path, cgroups: &CgroupView) -> Result<RootfsPlan> {
     let linux = crate::plan::linux(spec)?;
     let in_userns = namespaces::plan(linux)?.in_userns;
-    let context = MountContext { bundle, cgroups, in_userns, label: None };
+    let context = MountContext { bundle, cgroups, in_userns, ids: mount_ids::of_container(linux)?, label: None };
     let masked = linux.masked_paths().iter().flatten();
     Ok(RootfsPlan {
         mounts: mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &context)?,

@@ -3,7 +3,12 @@
 
 use crate::error::{Context, Error, Result};
 use crate::plan::idmap::{IdMap, IdMaps};
-use crate::sys::Errno;
+use crate::plan::namespaces::Kind;
+use crate::plan::process::cstring;
+use crate::sys::clone::{Clone, clone_child, exit_now};
+use crate::sys::{Errno, fd, path, pidfd};
+use nix::fcntl::OFlag;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 /// Writes both maps of the process `pid`, which waits for them.
@@ -21,6 +26,22 @@ pub fn write(pid: i32, maps: &IdMaps) -> Result<()> {
     }
     run("newgidmap", pid, &maps.groups)?;
     run("newuidmap", pid, &maps.users)
+}
+
+/// Makes a user namespace with these maps, which nobody is in.
+pub fn namespace(maps: &IdMaps) -> Result<OwnedFd> {
+    let attempt = || "make a user namespace";
+    let (ours_gone, ours) = fd::pipe().context(attempt)?;
+    let request = Clone { flags: Kind::User.flag(), withheld: Some(ours.as_fd()), ..Clone::default() };
+    let holder = clone_child(request, || exit_now(fd::read(ours_gone.as_fd(), &mut [0]).is_err().into()));
+    let holder = holder.context(attempt)?;
+    let made = write(holder.pid, maps).and_then(|()| {
+        let path = cstring(format!("/proc/{}/ns/user", holder.pid).as_ref(), "namespace")?;
+        path::open(&path, OFlag::O_RDONLY).context(attempt)
+    });
+    drop(ours);
+    pidfd::reap(holder.pid).context(attempt)?;
+    made
 }
 
 fn write_file(pid: i32, name: &str, text: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 //! A container is its directory (state.rs) and its processes. Nothing of the runtime stays behind, so every operation
 //! finds the container again: the state says where, the kernel says how it is. A status is derived, never stored.
 
+mod attached;
 mod checkpoint;
 mod create;
 mod delete;
@@ -33,6 +34,7 @@ mod start;
 pub mod state;
 mod streams;
 mod tools;
+mod trees;
 mod work_images;
 
 pub use create::{CreateOptions, create};

@@ -20,7 +20,7 @@ pub fn make(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
     for step in &plan.mounts {
         let missing = match &step.action {
             MountAction::Bind { source, .. } => bind_target(source)?,
-            MountAction::Filesystem { .. } => Missing::Directory,
+            MountAction::Filesystem { .. } | MountAction::CopyUp { .. } => Missing::Directory,
             MountAction::Remount { .. } | MountAction::Symlink { .. } => continue,
         };
         let target = resolve(root, &step.target)?;
@@ -78,6 +78,7 @@ mod tests {
         MountStep {
             target: target.into(),
             action,
+            ids: None,
             attributes: Default::default(),
             recursive: Default::default(),
             propagation: Vec::new(),

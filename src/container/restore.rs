@@ -14,7 +14,9 @@ use super::state::{State, StateDir};
 use super::streams::{self, Streams};
 use super::tools::Tools;
 use super::work_images::WorkImages;
-use super::{Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, shm};
+use super::{
+    Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, shm, trees,
+};
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
 use crate::criu::{
@@ -92,7 +94,7 @@ pub fn restore(
         queues,
         tell,
     };
-    let restored = restoring.run(&plan, &directories, streams).and_then(|started| {
+    let restored = restoring.run(plan, &directories, streams).and_then(|started| {
         super::announce(&started, options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
         Ok(started)
     });
@@ -141,11 +143,12 @@ struct Setting<'a> {
 }
 
 impl Restoring<'_> {
-    fn run(&mut self, plan: &RootfsPlan, directories: &Directories, mut streams: Streams) -> Result<Started> {
+    fn run(&mut self, mut plan: RootfsPlan, directories: &Directories, mut streams: Streams) -> Result<Started> {
         let (spec, images) = (&self.config.spec, &self.asked.options.image_path);
         self.filled = external_tmpfs::fill(spec, &self.state.bundle, images, self.asked.shm_policy)?;
         let rootfs = external::open_directory(&self.state.rootfs)?;
-        mount_points::make(plan, rootfs.as_fd())?;
+        mount_points::make(&plan, rootfs.as_fd())?;
+        let _mapped = trees::attach_id_mapped(&mut plan, &self.dir)?;
         self.change_images()?;
         let joined = self.open_namespaces()?;
         let (stdio, console) = streams.take_inside();
@@ -153,7 +156,7 @@ impl Restoring<'_> {
         let linux = crate::plan::linux(&self.config.spec)?;
         let root_group = idmap::plan(linux)?.and_then(|maps| maps.groups.outside(0));
         let _admitted = root_group.map(|gid| directories.admit(gid)).transpose()?;
-        let setting = Setting { plan, rootfs, directories, joined, stdio: self.stdio(stdio)? };
+        let setting = Setting { plan: &plan, rootfs, directories, joined, stdio: self.stdio(stdio)? };
         let shares_pids = setting.joined.iter().any(|(join, _)| join.kind == Kind::Pid);
         let start = Instant::now();
         while let Err(err) = self.attempt(&setting) {

@@ -1,20 +1,18 @@
 //! The parent's half of making a process: opening what the inside needs, the clone, and the handshake up to Ready.
 
 use super::streams::Streams;
+use super::trees;
 use crate::cgroup::Entry;
 use crate::error::{Context, Error, ErrorKind, Result, describe};
 use crate::handshake::{self, Message, Outside};
 use crate::init::{self, Descriptors};
 use crate::plan::InitPlan;
-use crate::plan::mounts::MountAction;
 use crate::plan::step::Step;
 use crate::sys::clone::{Child, Clone, clone_child};
-use crate::sys::mount::{self, Attributes};
 use crate::sys::pidfd::{self, Exit};
-use crate::sys::{self, Errno, path, proc};
+use crate::sys::{Errno, path, proc};
 use nix::fcntl::OFlag;
 use nix::libc;
-use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// A process that waits to be let go on.
@@ -41,7 +39,7 @@ pub fn descriptors(plan: &InitPlan, streams: &mut Streams) -> Result<(Descriptor
         joins: joins.collect::<Result<_>>()?,
         stdio,
         rootfs: None,
-        bind_sources: Vec::new(),
+        trees: Vec::new(),
         console_socket,
         exec_fifo: None,
         creating_state: None,
@@ -49,33 +47,11 @@ pub fn descriptors(plan: &InitPlan, streams: &mut Streams) -> Result<(Descriptor
         cgroup: None,
         cgroup_tasks: Vec::new(),
     };
-    if plan.namespaces.in_userns && plan.namespaces.own_mounts {
-        open_trees(plan, &mut descriptors)?;
+    if plan.namespaces.own_mounts {
+        descriptors.rootfs = trees::rootfs(plan)?;
+        descriptors.trees = trees::mounts(plan)?;
     }
     Ok((descriptors, outside))
-}
-
-/// Opens what the root of a user namespace may not be able to reach: it has no power over the directories on the way.
-fn open_trees(plan: &InitPlan, descriptors: &mut Descriptors) -> Result<()> {
-    let root = &plan.rootfs;
-    let rootfs = detached(&root.source, true).context(|| format!("open rootfs {}", root.source.to_string_lossy()))?;
-    descriptors.rootfs = Some(rootfs);
-    for step in &root.mounts {
-        descriptors.bind_sources.push(match &step.action {
-            MountAction::Bind { source, recursive } => Some(detached(source, *recursive).context(|| step)?),
-            _ => None,
-        });
-    }
-    Ok(())
-}
-
-/// Returns a copy of the tree at `path` that takes part in the host's mount events no more than the inside's own copies
-/// would: as a slave.
-fn detached(path: &CStr, recursive: bool) -> sys::Result<OwnedFd> {
-    let place = path::open(path, OFlag::O_PATH)?;
-    let tree = mount::clone_tree(place.as_fd(), recursive)?;
-    mount::set_attributes(tree.as_fd(), Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() }, true)?;
-    Ok(tree)
 }
 
 /// Clones init, in its cgroup where the kernel can do that.

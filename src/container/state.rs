@@ -22,7 +22,7 @@ const FIFO: &str = "exec.fifo";
 const CRIU_ROOT: &str = "criu-root";
 const CRIU_TOOLS: &str = "criu-tools";
 const CRIU_IMAGES: &str = "criu-images";
-const QUEUES: &str = "mqueue";
+const MOUNTS: &str = "mounts";
 const SHM: &str = "shm";
 
 /// What later commands need to know of a container. Its status is not among it: that is asked of the kernel.
@@ -168,9 +168,9 @@ impl StateDir {
         self.0.join(CRIU_IMAGES)
     }
 
-    /// Returns where message queues are mounted while the container is restored.
-    pub fn queues(&self) -> PathBuf {
-        self.0.join(QUEUES)
+    /// Returns where what CRIU binds into the container is mounted while it is restored.
+    pub fn mounts(&self) -> PathBuf {
+        self.0.join(MOUNTS)
     }
 
     /// Returns where the /dev/shm of a shareable container is mounted, unless somebody else has done that.
@@ -182,7 +182,9 @@ impl StateDir {
     pub fn remove(&self) -> Result<()> {
         // Left by a restore that was killed: everything that is in the root file system would go.
         detach(&self.criu_root())?;
-        detach(&self.queues())?;
+        for mount in std::fs::read_dir(self.mounts()).into_iter().flatten().flatten() {
+            detach(&mount.path())?;
+        }
         // Its content stays for those who have it bound.
         detach(&self.shm())?;
         match std::fs::remove_dir_all(&self.0) {

@@ -35,8 +35,8 @@ pub struct Descriptors {
     pub stdio: [Option<OwnedFd>; 3],
     /// The tree of the root file system, opened outside for a user namespace whose root may not reach its path.
     pub rootfs: Option<OwnedFd>,
-    /// The trees of the plan's bind mounts, by the mounts' index, opened outside for the same reason.
-    pub bind_sources: Vec<Option<OwnedFd>>,
+    /// The trees of the plan's mounts that were made outside, by the mounts' index.
+    pub trees: Vec<Option<OwnedFd>>,
     /// Where the terminal is sent.
     pub console_socket: Option<OwnedFd>,
     /// What start writes to; without it the program is started at once.

@@ -85,7 +85,7 @@ fn flags(propagation: Propagation) -> MsFlags {
 /// Carries out the mounts.
 pub fn mount_all(plan: &RootfsPlan, root: BorrowedFd<'_>, with: &Descriptors) -> Result<()> {
     for (index, step) in plan.mounts.iter().enumerate() {
-        let opened = with.bind_sources.get(index).and_then(Option::as_ref).map(AsFd::as_fd);
+        let opened = with.trees.get(index).and_then(Option::as_ref).map(AsFd::as_fd);
         mount_one(index, step, root, opened)?;
     }
     Ok(())
@@ -96,7 +96,8 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, opened: Optio
         MountAction::Filesystem { fstype, parameters, fallback } => {
             let ordinary = matches!(fstype.to_bytes(), b"proc" | b"sysfs");
             let target = target(index, step, root, Missing::Directory, ordinary)?;
-            let new = match new_filesystem(fstype, parameters, step.attributes.set) {
+            let parameters = parameters.iter().map(Parameter::pair);
+            let new = match mount::new_filesystem(fstype, parameters, step.attributes.set) {
                 Err(Errno::EPERM | Errno::EBUSY) if fallback.is_some() => {
                     let source = fallback.as_deref().unwrap_or_default();
                     let tree = clone_path(index, source, true)?;
@@ -119,6 +120,12 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, opened: Optio
             let directory = path::is_directory(tree).at_nth(Step::MountSource, index)?;
             let missing = if directory { Missing::Directory } else { Missing::File };
             let target = target(index, step, root, missing, false)?;
+            change_attributes(tree, step.attributes).at_nth(Step::MountAttributes, index)?;
+            place(index, step, tree, target.as_fd())
+        }
+        MountAction::CopyUp { .. } => {
+            let tree = opened.ok_or(failure(Step::Mount, index, Errno::EBADF))?;
+            let target = target(index, step, root, Missing::Directory, false)?;
             change_attributes(tree, step.attributes).at_nth(Step::MountAttributes, index)?;
             place(index, step, tree, target.as_fd())
         }
@@ -155,26 +162,9 @@ fn target(index: usize, step: &MountStep, root: BorrowedFd<'_>, missing: Missing
     Ok(target)
 }
 
-fn new_filesystem(fstype: &CStr, parameters: &[Parameter], attributes: u64) -> sys::Result<OwnedFd> {
-    let fs = mount::fsopen(fstype)?;
-    configure(fs.as_fd(), parameters)?;
-    mount::fsconfig_create(fs.as_fd())?;
-    mount::fsmount(fs.as_fd(), attributes)
-}
-
-fn configure(fs: BorrowedFd<'_>, parameters: &[Parameter]) -> sys::Result<()> {
-    for parameter in parameters {
-        match &parameter.value {
-            Some(value) => mount::fsconfig_string(fs, &parameter.key, value)?,
-            None => mount::fsconfig_flag(fs, &parameter.key)?,
-        }
-    }
-    Ok(())
-}
-
 fn reconfigure(target: BorrowedFd<'_>, parameters: &[Parameter], change: AttributeChange) -> sys::Result<()> {
     let fs = mount::fspick(target)?;
-    configure(fs.as_fd(), parameters)?;
+    mount::configure(fs.as_fd(), parameters.iter().map(Parameter::pair))?;
     if change.set & libc::MOUNT_ATTR_RDONLY != 0 {
         mount::fsconfig_flag(fs.as_fd(), c"ro")?;
     } else if change.clear & libc::MOUNT_ATTR_RDONLY != 0 {

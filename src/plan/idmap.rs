@@ -27,8 +27,15 @@ pub struct Range {
     pub size: u32,
 }
 
+impl From<Vec<Range>> for IdMap {
+    fn from(ranges: Vec<Range>) -> Self {
+        Self(ranges)
+    }
+}
+
 impl IdMap {
-    fn new(mappings: &[LinuxIdMapping]) -> Self {
+    /// Returns the map that a configuration lists.
+    pub fn new(mappings: &[LinuxIdMapping]) -> Self {
         let range = |m: &LinuxIdMapping| Range { inside: m.container_id(), outside: m.host_id(), size: m.size() };
         Self(mappings.iter().map(range).collect())
     }

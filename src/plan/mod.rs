@@ -9,6 +9,7 @@ pub mod devices;
 pub mod hooks;
 pub mod idmap;
 pub mod ipc;
+pub mod mount_ids;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
@@ -163,6 +164,7 @@ fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_
         bundle: host.bundle,
         cgroups: host.cgroups,
         in_userns: namespaces.in_userns,
+        ids: mount_ids::of_container(linux)?,
         label: linux.mount_label().as_deref().filter(|label| !label.is_empty()),
     };
     let mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &context)?;

@@ -1,9 +1,10 @@
 //! Mount options: the words of config.json and what each means to the kernel, as one table.
 
+use super::mount_ids::MappingOption;
 use super::process::cstring;
 use crate::error::{Error, Result};
 use nix::libc;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// Attributes of a mount to set and to clear (mount_setattr(2)).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -58,6 +59,13 @@ pub struct Parameter {
     pub value: Option<CString>,
 }
 
+impl Parameter {
+    /// Returns its name and value.
+    pub fn pair(&self) -> (&CStr, Option<&CStr>) {
+        (&self.key, self.value.as_deref())
+    }
+}
+
 /// What the options of one mount say together.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct MountOptions {
@@ -71,6 +79,10 @@ pub struct MountOptions {
     pub recursive: AttributeChange,
     /// Changes of propagation, in order.
     pub propagation: Vec<Propagation>,
+    /// Whether its files appear as those of other users and groups.
+    pub idmap: Option<MappingOption>,
+    /// Whether a new tmpfs begins with what was there before.
+    pub copies_up: bool,
     /// Parameters of the file system, those of its superblock first.
     pub parameters: Vec<Parameter>,
 }
@@ -99,6 +111,10 @@ enum Meaning {
     Propagation(Propagation),
     Bind(Bind),
     Remount,
+    /// An id map, for the whole tree or not.
+    IdMap(bool),
+    /// runc's own: a tmpfs begins with what was there before.
+    CopyUp,
     /// An option of the superblock that fsconfig(2) knows by the same name.
     Superblock,
     /// The default, or noise of mount(8).
@@ -122,7 +138,7 @@ const fn propagate(kind: u64, recursive: bool) -> Meaning {
 }
 
 /// The words that the runtime understands itself. Every attribute may have an `r` in front, for the whole tree.
-const WORDS: [(&str, Meaning); 42] = [
+const WORDS: [(&str, Meaning); 45] = [
     ("async", Meaning::Superblock),
     // Relative access times are what a mount has that says nothing else.
     ("atime", access_time(libc::MOUNT_ATTR_RELATIME)),
@@ -132,6 +148,7 @@ const WORDS: [(&str, Meaning); 42] = [
     ("diratime", clear(libc::MOUNT_ATTR_NODIRATIME)),
     ("dirsync", Meaning::Superblock),
     ("exec", clear(libc::MOUNT_ATTR_NOEXEC)),
+    ("idmap", Meaning::IdMap(false)),
     ("iversion", Meaning::Superblock),
     ("lazytime", Meaning::Superblock),
     ("loud", Meaning::Nothing),
@@ -151,6 +168,7 @@ const WORDS: [(&str, Meaning); 42] = [
     ("rbind", Meaning::Bind(Bind::Tree)),
     ("relatime", access_time(libc::MOUNT_ATTR_RELATIME)),
     ("remount", Meaning::Remount),
+    ("ridmap", Meaning::IdMap(true)),
     ("ro", set(libc::MOUNT_ATTR_RDONLY)),
     ("rprivate", propagate(libc::MS_PRIVATE, true)),
     ("rshared", propagate(libc::MS_SHARED, true)),
@@ -164,6 +182,7 @@ const WORDS: [(&str, Meaning); 42] = [
     ("suid", clear(libc::MOUNT_ATTR_NOSUID)),
     ("symfollow", clear(libc::MOUNT_ATTR_NOSYMFOLLOW)),
     ("sync", Meaning::Superblock),
+    ("tmpcopyup", Meaning::CopyUp),
     ("unbindable", propagate(libc::MS_UNBINDABLE, false)),
     ("", Meaning::Nothing),
 ];
@@ -180,9 +199,10 @@ pub fn rootfs_propagation(word: &str) -> Result<Propagation> {
     }
 }
 
-/// Returns every option that the runtime understands itself, sorted, for `features`.
+/// Returns every option that the runtime understands itself, sorted, for `features`; id maps have a place of their own
+/// there.
 pub fn known() -> Vec<String> {
-    let words = WORDS.iter().filter(|(word, _)| !word.is_empty());
+    let words = WORDS.iter().filter(|(word, meaning)| !word.is_empty() && !matches!(meaning, Meaning::IdMap(_)));
     let recursive = words.clone().filter(|(_, meaning)| matches!(meaning, Meaning::Attribute(_)));
     let mut all: Vec<String> = recursive.map(|(word, _)| format!("r{word}")).collect();
     all.extend(words.map(|(word, _)| (*word).to_owned()));
@@ -206,19 +226,22 @@ impl MountOptions {
             Some(Meaning::Propagation(change)) => self.propagation.push(change),
             Some(Meaning::Bind(much)) => self.bind = Some(much),
             Some(Meaning::Remount) => self.remount = true,
+            Some(Meaning::IdMap(recursive)) => self.idmap = Some(MappingOption { recursive, maps: None }),
+            Some(Meaning::CopyUp) => self.copies_up = true,
             Some(Meaning::Superblock) => self.parameters.insert(0, parameter(option)?),
             Some(Meaning::Nothing) => {}
             None => match option.strip_prefix('r').and_then(meaning) {
                 Some(Meaning::Attribute(word)) => self.recursive.apply(word),
-                _ => self.add_parameters(option)?,
+                _ => self.add_other(option)?,
             },
         }
         Ok(())
     }
 
-    fn add_parameters(&mut self, option: &str) -> Result<()> {
-        if matches!(option, "idmap" | "ridmap" | "tmpcopyup") {
-            return Err(Error::invalid(format!("mount option {option} is not supported")));
+    fn add_other(&mut self, option: &str) -> Result<()> {
+        if let Some(maps) = option.strip_prefix("idmap=") {
+            self.idmap = Some(MappingOption { recursive: false, maps: Some(maps.to_owned()) });
+            return Ok(());
         }
         for part in split(option) {
             self.parameters.push(parameter(part)?);

@@ -1,5 +1,6 @@
 //! Mounts: from the entries of config.json to the steps that the inside carries out.
 
+use super::mount_ids::{self, Ids, MountIds};
 use super::mount_options::{self, AttributeChange, Bind, MountOptions, Parameter, Propagation};
 use super::process::cstring;
 use crate::error::{Error, Result};
@@ -16,6 +17,8 @@ pub struct MountStep {
     pub target: CString,
     /// What is mounted.
     pub action: MountAction,
+    /// As whose the files appear; as their own without.
+    pub ids: Option<MountIds>,
     /// Changes of the mount's own attributes.
     pub attributes: AttributeChange,
     /// Changes of the attributes of all mounts in the tree.
@@ -38,6 +41,11 @@ pub enum MountAction {
         parameters: Vec<Parameter>,
         /// A path that is bound instead when the kernel refuses (a user namespace without the right to mount it).
         fallback: Option<CString>,
+    },
+    /// A tmpfs that begins with a copy of what was there before.
+    CopyUp {
+        /// Its parameters, `source` included.
+        parameters: Vec<Parameter>,
     },
     /// A file or directory of the host.
     Bind {
@@ -64,6 +72,7 @@ impl fmt::Display for MountStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let target = self.target.to_string_lossy();
         match &self.action {
+            MountAction::CopyUp { .. } => write!(f, "error mounting \"tmpfs\" to rootfs at {target:?}"),
             MountAction::Filesystem { fstype, .. } => {
                 write!(f, "error mounting {:?} to rootfs at {target:?}", fstype.to_string_lossy())
             }
@@ -113,6 +122,8 @@ pub struct MountContext<'a> {
     pub cgroups: &'a CgroupView,
     /// Whether the container has a user namespace of its own.
     pub in_userns: bool,
+    /// The ids of the user namespace that it has or joins.
+    pub ids: Option<Ids>,
     /// SELinux label of the file systems that are made for the container.
     pub label: Option<&'a str>,
 }
@@ -125,9 +136,6 @@ pub fn plan(mounts: &[Mount], context: &MountContext<'_>) -> Result<Vec<MountSte
         let options = mount_options::parse(mount.options().as_deref().unwrap_or_default())
             .map_err(|err| err.context(attempt()))?;
         let target = destination(mount.destination()).map_err(|err| err.context(attempt()))?;
-        if [mount.uid_mappings(), mount.gid_mappings()].into_iter().flatten().any(|map| !map.is_empty()) {
-            return Err(Error::invalid("id-mapped mounts are not supported").context(attempt()));
-        }
         match mount.typ().as_deref() {
             Some("cgroup" | "cgroup2") if options.bind.is_none() && !options.remount => {
                 steps.extend(cgroup(&target, options, context).map_err(|err| err.context(attempt()))?);
@@ -156,6 +164,7 @@ fn one(mount: &Mount, target: &str, options: MountOptions, context: &MountContex
     let fstype = mount.typ().as_deref().unwrap_or_default();
     let mut attributes = options.attributes;
     let mut late_readonly = false;
+    let ids = mount_ids::plan(mount, is_bind && !options.remount, options.idmap.as_ref(), context.ids.as_ref())?;
     let action = if options.remount {
         MountAction::Remount { bind: is_bind, parameters: options.parameters }
     } else if is_bind {
@@ -170,11 +179,18 @@ fn one(mount: &Mount, target: &str, options: MountOptions, context: &MountContex
             attributes.set &= !libc::MOUNT_ATTR_RDONLY;
         }
         // mount(2) makes both the superblock and the mount read-only.
-        filesystem(mount, fstype, options.parameters, readonly && !late_readonly, context)?
+        match filesystem(mount, fstype, options.parameters, readonly && !late_readonly, context)? {
+            MountAction::Filesystem { parameters, .. } if options.copies_up && fstype == "tmpfs" => {
+                MountAction::CopyUp { parameters }
+            }
+            _ if options.copies_up => return Err(Error::invalid("tmpcopyup is for tmpfs only")),
+            action => action,
+        }
     };
     Ok(MountStep {
         target: text(target)?,
         action,
+        ids,
         attributes,
         recursive: options.recursive,
         propagation: options.propagation,
@@ -221,6 +237,7 @@ fn cgroup(target: &str, options: MountOptions, context: &MountContext<'_>) -> Re
         Ok(MountStep {
             target: text(target)?,
             action,
+            ids: None,
             attributes: options.attributes,
             recursive: options.recursive,
             propagation: options.propagation.clone(),
@@ -261,6 +278,7 @@ fn cgroup_tmpfs(target: &str, options: &MountOptions) -> Result<MountStep> {
     Ok(MountStep {
         target: text(target)?,
         action,
+        ids: None,
         attributes: AttributeChange { set, clear: 0 },
         recursive: AttributeChange::default(),
         propagation: options.propagation.clone(),
@@ -283,7 +301,7 @@ mod tests {
 
     fn plan_with(json: serde_json::Value, cgroups: &CgroupView) -> Result<Vec<MountStep>> {
         let mounts: Vec<Mount> = serde_json::from_value(json).unwrap();
-        let context = MountContext { bundle: Path::new("/bundle"), cgroups, in_userns: false, label: None };
+        let context = MountContext { bundle: Path::new("/bundle"), cgroups, in_userns: false, ids: None, label: None };
         plan(&mounts, &context)
     }
 
@@ -311,8 +329,8 @@ mod tests {
             plan_with(mount, &v2())
         };
         assert_eq!(with(serde_json::json!([])).unwrap().len(), 1);
-        let err = with(serde_json::json!([{"containerID": 0, "hostID": 1000, "size": 1}])).unwrap_err();
-        assert_eq!(err.to_string(), "mount /x: id-mapped mounts are not supported");
+        let map = serde_json::json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        assert!(with(map).unwrap()[0].ids.is_some());
     }
 
     #[test]

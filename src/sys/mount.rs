@@ -5,11 +5,11 @@
 //! so that no path is looked up twice.
 
 use super::fd::own;
-use super::{Result, cvt};
+use super::{Errno, Result, cvt};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags};
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
 const FSCONFIG_SET_FLAG: u32 = 0;
@@ -35,6 +35,29 @@ impl Attributes {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Makes a file system with these parameters, and returns its mount, attached nowhere yet.
+pub fn new_filesystem<'a>(
+    fstype: &CStr,
+    parameters: impl Iterator<Item = (&'a CStr, Option<&'a CStr>)>,
+    attributes: u64,
+) -> Result<OwnedFd> {
+    let fs = fsopen(fstype)?;
+    configure(fs.as_fd(), parameters)?;
+    fsconfig_create(fs.as_fd())?;
+    fsmount(fs.as_fd(), attributes)
+}
+
+/// Sets parameters, with or without a value.
+pub fn configure<'a>(fs: BorrowedFd<'_>, parameters: impl Iterator<Item = (&'a CStr, Option<&'a CStr>)>) -> Result<()> {
+    for (key, value) in parameters {
+        match value {
+            Some(value) => fsconfig_string(fs, key, value)?,
+            None => fsconfig_flag(fs, key)?,
+        }
+    }
+    Ok(())
 }
 
 /// Opens a file system of that type for configuration.
@@ -118,10 +141,22 @@ pub fn set_attributes(mount: BorrowedFd<'_>, attributes: Attributes, recursive: 
         propagation: attributes.propagation,
         userns_fd: 0,
     };
+    mount_setattr(mount, &attr, recursive)
+}
+
+/// Lets the files of a mount that is attached nowhere yet appear as those of the users and groups that a user namespace
+/// maps theirs to (kernel 5.12); of all mounts below it too when `recursive`.
+pub fn map_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>, recursive: bool) -> Result<()> {
+    let userns_fd = u64::try_from(users.as_raw_fd()).map_err(|_| Errno::EBADF)?;
+    let attr = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    mount_setattr(mount, &attr, recursive)
+}
+
+fn mount_setattr(mount: BorrowedFd<'_>, attr: &libc::mount_attr, recursive: bool) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let (fd, size) = (mount.as_raw_fd(), size_of::<libc::mount_attr>());
     // SAFETY: the path is a static C string; `attr` outlives the call and its size is passed.
-    cvt(unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, &raw const attr, size) })?;
+    cvt(unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, &raw const *attr, size) })?;
     Ok(())
 }
 

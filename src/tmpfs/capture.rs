@@ -32,8 +32,6 @@ pub struct Captured {
     pub bytes: u64,
     /// How many files of all types.
     pub entries: u64,
-    /// The regular files and their lengths.
-    pub lengths: Vec<(PathBuf, u64)>,
 }
 
 /// Writes everything below `root` to an archive.
@@ -100,7 +98,6 @@ impl Writing {
     fn add_file(&mut self, path: &Path, mut header: Header, file: BorrowedFd<'_>, status: &FileStat) -> io::Result<()> {
         let length = u64::try_from(status.st_size).unwrap_or(0);
         self.captured.bytes += u64::try_from(status.st_blocks).unwrap_or(0) * 512;
-        self.captured.lengths.push((path.to_owned(), length));
         let opened =
             nix::fcntl::open(xattr::proc_path(file).as_c_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         let segments = segments(opened.as_fd(), length)?;

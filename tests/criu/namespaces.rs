@@ -153,3 +153,30 @@ fn on_cgroup_v2_it_returns_to_its_cgroup() {
     let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", c.runtime.pid())).unwrap();
     assert!(cgroups.contains(&format!("0::/{}\n", c.runtime.id())), "{cgroups}");
 }
+
+#[test]
+fn files_of_an_id_mapped_mount_keep_their_owners() {
+    requires!(root, criu);
+    ours_only!("runc 1.1 has no id-mapped mounts");
+    let map = |outside: u32| serde_json::json!([{"containerID": 0, "hostID": outside, "size": 1}]);
+    let script = "exec 3</data/file; read line <&3; while sleep 0.1; do :; done";
+    let bundle = Bundle::sh(script).prepare(|dir| {
+        std::fs::create_dir(dir.join("source")).unwrap();
+        std::fs::write(dir.join("source/file"), "one\ntwo\n").unwrap();
+    });
+    let bundle = bundle.mount("/data", "none", "source", &["bind"]).with(|config| {
+        let mount = config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+        (mount["uidMappings"], mount["gidMappings"]) = (map(700), map(800));
+    });
+    let c = Checkpointed::run(bundle);
+    let owner = || c.runtime.exec(&["stat", "-c", "%u:%g", "/data/file", "/proc/1/fd/3"]).ok().text().to_owned();
+    crate::wait_until("the first line is read", || {
+        c.runtime.exec(&["cat", "/proc/1/fdinfo/3"]).ok().text().contains("pos:\t4\n")
+    });
+    assert!(owner().starts_with("700:800"), "{}", owner());
+    c.round_trip();
+    assert!(owner().starts_with("700:800"), "{}", owner());
+    c.runtime.exec(&["cat", "/proc/1/fdinfo/3"]).ok().stdout_contains("pos:\t4\n");
+    c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
+    c.runtime.leaves_nothing();
+}

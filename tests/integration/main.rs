@@ -13,6 +13,7 @@ mod escapes;
 mod exec;
 mod failures;
 mod hooks;
+mod idmap;
 mod ipc;
 mod leaks;
 mod lifecycle;

@@ -1,0 +1,143 @@
+//! Mounts that are made outside and only attached inside: what the root of a user namespace may not reach or not do, and
+//! what takes more than system calls.
+
+use super::attached::Attached;
+use super::state::StateDir;
+use super::{idmap, is_rootless};
+use crate::error::{Context, Error, Result};
+use crate::plan::idmap::IdMaps;
+use crate::plan::mount_ids::{Ids, MountIds};
+use crate::plan::mount_options::Parameter;
+use crate::plan::mounts::{MountAction, MountStep};
+use crate::plan::process::cstring;
+use crate::plan::{InitPlan, RootfsPlan};
+use crate::sys::mount::{self, Attributes};
+use crate::sys::{self, Errno, fd, path};
+use crate::tmpfs::{self, Policy};
+use nix::fcntl::OFlag;
+use nix::libc;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Returns the tree of the root file system where the inside may not reach its path: the root of a user namespace has no
+/// power over the directories on the way.
+pub fn rootfs(plan: &InitPlan) -> Result<Option<OwnedFd>> {
+    let source = &plan.rootfs.source;
+    let attempt = || format!("open rootfs {}", source.to_string_lossy());
+    plan.namespaces.in_userns.then(|| detached(source, true).context(attempt)).transpose()
+}
+
+/// Returns the trees of those mounts that are made outside, by the mounts' index.
+pub fn mounts(plan: &InitPlan) -> Result<Vec<Option<OwnedFd>>> {
+    let mut users = Users::default();
+    let make = |step: &MountStep| match &step.action {
+        MountAction::Bind { source, recursive } if plan.namespaces.in_userns || step.ids.is_some() => {
+            let tree = detached(source, *recursive).context(|| step)?;
+            step.ids.iter().try_for_each(|ids| users.own(&tree, ids)).map_err(|err| err.context(step.to_string()))?;
+            Ok(Some(tree))
+        }
+        MountAction::CopyUp { parameters } => {
+            copied_up(&plan.rootfs, step, parameters).map(Some).map_err(|err| err.context(step.to_string()))
+        }
+        _ => Ok(None),
+    };
+    plan.rootfs.mounts.iter().map(make).collect()
+}
+
+/// Attaches id-mapped mounts to places of their own, from which `plan` then has them: CRIU binds what it finds at a path.
+pub fn attach_id_mapped(plan: &mut RootfsPlan, dir: &StateDir) -> Result<Vec<Attached>> {
+    let (mut users, mut all) = (Users::default(), Vec::new());
+    for (index, step) in plan.mounts.iter_mut().enumerate() {
+        let attempt = step.to_string();
+        let (MountAction::Bind { source, recursive }, Some(ids)) = (&mut step.action, step.ids.take()) else {
+            continue;
+        };
+        let tree = detached(source, *recursive).context(|| &attempt)?;
+        users.own(&tree, &ids).map_err(|err| err.context(&attempt))?;
+        let attached = Attached::new(tree.as_fd(), dir, &index.to_string())?;
+        *source = cstring(attached.path().as_os_str(), "path")?;
+        all.push(attached);
+    }
+    Ok(all)
+}
+
+/// Returns a copy of the tree at `path` that takes part in the host's mount events no more than the inside's own copies
+/// would: as a slave.
+fn detached(path: &CStr, recursive: bool) -> sys::Result<OwnedFd> {
+    let place = path::open(path, OFlag::O_PATH)?;
+    let tree = mount::clone_tree(place.as_fd(), recursive)?;
+    mount::set_attributes(tree.as_fd(), Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() }, true)?;
+    Ok(tree)
+}
+
+/// The user namespaces of id-mapped mounts: one for all that have the same maps.
+#[derive(Default)]
+struct Users(Vec<(IdMaps, OwnedFd)>);
+
+impl Users {
+    /// Lets the files of a tree appear as others'.
+    fn own(&mut self, tree: &OwnedFd, wanted: &MountIds) -> Result<()> {
+        if is_rootless() {
+            return Err(Error::invalid("id-mapped mounts are not supported for rootless containers"));
+        }
+        let opened;
+        let users = match &wanted.ids {
+            Ids::Maps(maps) => self.of(maps)?,
+            Ids::Namespace(path) => {
+                opened = path::open(path, OFlag::O_RDONLY)
+                    .context(|| format!("open user namespace {}", path.to_string_lossy()))?;
+                &opened
+            }
+        };
+        // EINVAL is also what a file system has that cannot do it.
+        mount::map_ids(tree.as_fd(), users.as_fd(), wanted.recursive).context(|| "mount_setattr: map ids")
+    }
+
+    fn of(&mut self, maps: &IdMaps) -> Result<&OwnedFd> {
+        let at = match self.0.iter().position(|(made, _)| made == maps) {
+            Some(at) => at,
+            None => {
+                self.0.push((maps.clone(), idmap::namespace(maps)?));
+                self.0.len() - 1
+            }
+        };
+        self.0.get(at).map(|(_, users)| users).ok_or_else(|| Error::other("a user namespace was lost"))
+    }
+}
+
+/// Makes a tmpfs with a copy of what the root file system has in its place, and of that directory's mode.
+fn copied_up(plan: &RootfsPlan, step: &MountStep, parameters: &[Parameter]) -> Result<OwnedFd> {
+    let attempt = || format!("open rootfs {}", plan.source.to_string_lossy());
+    let root = path::open(&plan.source, OFlag::O_PATH | OFlag::O_DIRECTORY).context(attempt)?;
+    let from = match path::open_in_root(root.as_fd(), &step.target, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+        Ok(from) => Some(from),
+        Err(Errno::ENOENT) => None,
+        Err(errno) => return Err(errno).context(|| "open what is to be copied"),
+    };
+    let mode = from.as_ref().map(|from| mode(from)).transpose()?;
+    let mode = mode.as_ref().map(|mode| (c"mode", Some(mode.as_c_str())));
+    // The first of two counts less, so a mode that was asked for stays.
+    let parameters = mode.into_iter().chain(parameters.iter().map(Parameter::pair));
+    let new = mount::new_filesystem(c"tmpfs", parameters, 0).context(|| "make a tmpfs")?;
+    if let Some(from) = from {
+        copy(&from, &new)?;
+    }
+    Ok(new)
+}
+
+fn mode(directory: &OwnedFd) -> Result<CString> {
+    let status = path::fstat(directory.as_fd()).context(|| "stat what is to be copied")?;
+    CString::new(format!("{:o}", status.st_mode & 0o7777)).map_err(|_| Error::other("a mode with a zero byte"))
+}
+
+/// Copies everything below a directory, by way of an archive in memory.
+fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
+    let attempt = || "copy what is there";
+    let archive = fd::memfd(c"tmpcopyup", b"").context(attempt)?;
+    let captured = tmpfs::capture(from.as_fd(), File::from(archive.try_clone().context(attempt)?))?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", archive.as_raw_fd()));
+    tmpfs::replay(&path, &captured.sha256, to.try_clone().context(attempt)?, Policy::Overwrite)?.keep();
+    Ok(())
+}
