@@ -51,6 +51,7 @@ pub fn restore(
     own_namespaces::leave_out(&mut config.spec);
     spec::validate::spec(&config.spec)?;
     let directories = Directories::open(&asked.options.image_path, asked.options.work_path.as_deref())?;
+    directories.require_writable(RESTORE_LOG)?;
     let joined = Joined::open(&config.spec, asked)?;
     let streams = streams::prepare(create::has_terminal(&config.spec), &options.streams)?;
     let files = host_streams::prepare(&asked.options.image_path, &streams.inside)?;

@@ -7,6 +7,7 @@
 // A test fails by panicking; clippy's own exceptions end at functions that are no #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod clones;
 mod failure;
 mod holder;
 mod inspect;
