@@ -9,6 +9,7 @@
 use super::inside;
 use super::state::StateDir;
 use super::work_images::WorkImages;
+use crate::criu::image::Writer;
 use crate::criu::images::Directories;
 use crate::criu::namespace_images::{self as images, Entry, Objects};
 use crate::criu::options::{DirectoryFds, RestoreOptions};
@@ -88,10 +89,11 @@ impl Joined {
         Ok(Self { images, uts, ipc, keeps_content, work: None, created: None })
     }
 
-    /// Makes the images that CRIU is given, if it is to be given others.
-    pub fn make_images(&mut self, dir: &StateDir) -> Result<()> {
-        if self.uts.is_some() || self.ipc.is_some() {
-            self.work = Some(WorkImages::make(&self.images, dir)?);
+    /// Makes the images that CRIU is given, if it is to be given others; `replaced` is one of them, by name.
+    pub fn make_images(&mut self, dir: &StateDir, replaced: Option<(&str, Writer)>) -> Result<()> {
+        if self.uts.is_some() || self.ipc.is_some() || replaced.is_some() {
+            let work = self.work.insert(WorkImages::make(&self.images, dir)?);
+            replaced.map(|(name, image)| image.save(&work.path().join(name))).transpose()?;
         }
         Ok(())
     }

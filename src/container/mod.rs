@@ -3,6 +3,7 @@
 //! A container is its directory (state.rs) and its processes. Nothing of the runtime stays behind, so every operation
 //! finds the container again: the state says where, the kernel says how it is. A status is derived, never stored.
 
+mod attached;
 mod checkpoint;
 mod create;
 mod delete;
@@ -16,6 +17,7 @@ mod idmap;
 mod inside;
 mod joined;
 mod kill;
+mod left_out;
 mod mount_points;
 mod open_files;
 mod own_namespaces;

@@ -6,18 +6,24 @@
 use super::create::{self, CreateOptions};
 use super::external_tmpfs::{self, Filled};
 use super::joined::{self, Joined};
+use super::left_out::LeftOut;
 use super::progress::{Event, Listener, Phase, Restored};
 use super::queues::Recreated;
-use super::restore_root::RestoreRoot;
 use super::rollback::Rollback;
 use super::state::{State, StateDir};
 use super::streams::{self, Streams};
 use super::tools::Tools;
-use super::{Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, shm};
+use super::{
+    Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, restore_root, shm,
+};
+use crate::criu::cgroup_image;
+use crate::criu::image::Writer;
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
 use crate::criu::{Launch, Notification, Session, Task, external as names, is_taken_pid, require_features};
 use crate::error::{Context, Error, Result};
+use crate::plan::cgroup::Version;
+use crate::plan::mounts::CgroupView;
 use crate::plan::namespaces::{self, Join, Kind, Namespace};
 use crate::plan::process::cstring;
 use crate::plan::{RootfsPlan, idmap};
@@ -89,7 +95,7 @@ pub fn restore(
         queues,
         tell,
     };
-    let restored = restoring.run(&plan, &directories, streams).and_then(|started| {
+    let restored = restoring.run((&plan, &view), &directories, streams).and_then(|started| {
         super::announce(&started, options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
         Ok(started)
     });
@@ -130,25 +136,32 @@ struct Restoring<'a> {
 struct Setting<'a> {
     plan: &'a RootfsPlan,
     rootfs: OwnedFd,
+    left_out: LeftOut,
     directories: &'a Directories,
     joined: Vec<(Join, Option<OwnedFd>)>,
     stdio: [Option<OwnedFd>; 3],
 }
 
 impl Restoring<'_> {
-    fn run(&mut self, plan: &RootfsPlan, directories: &Directories, mut streams: Streams) -> Result<Started> {
+    fn run(
+        &mut self,
+        (plan, view): (&RootfsPlan, &CgroupView),
+        directories: &Directories,
+        mut streams: Streams,
+    ) -> Result<Started> {
         let (spec, images) = (&self.config.spec, &self.asked.options.image_path);
         self.filled = external_tmpfs::fill(spec, &self.state.bundle, images, self.asked.shm_policy)?;
         let rootfs = external::open_directory(&self.state.rootfs)?;
         mount_points::make(plan, rootfs.as_fd())?;
-        self.joined.make_images(&self.dir)?;
         let joined = self.open_namespaces()?;
         let (stdio, console) = streams.take_inside();
         self.console = console;
         let linux = crate::plan::linux(&self.config.spec)?;
         let root_group = idmap::plan(linux)?.and_then(|maps| maps.groups.outside(0));
         let _admitted = root_group.map(|gid| directories.admit(gid)).transpose()?;
-        let setting = Setting { plan, rootfs, directories, joined, stdio: self.stdio(stdio)? };
+        self.joined.make_images(&self.dir, self.without_others(root_group.is_some())?)?;
+        let left_out = LeftOut::find(images, plan, rootfs.as_fd(), view, &self.dir)?;
+        let setting = Setting { plan, rootfs, left_out, directories, joined, stdio: self.stdio(stdio)? };
         let shares_pids = setting.joined.iter().any(|(join, _)| join.kind == Kind::Pid);
         let start = Instant::now();
         while let Err(err) = self.attempt(&setting) {
@@ -183,7 +196,7 @@ impl Restoring<'_> {
         // CRIU restores into the cgroups that it is in itself.
         self.state.cgroup.attach(session.pid())?;
 
-        let root = RestoreRoot::mount(&self.state.rootfs, &self.dir)?;
+        let root = restore_root::mount(&self.state.rootfs, &self.dir)?;
         let mut target = self.target(setting, root.path(), session.pid())?;
         queues.iter().try_for_each(|queues| queues.tell(&mut target))?;
         let wanted = options::restore(self.asked, target, self.joined.directories(setting.directories));
@@ -201,11 +214,28 @@ impl Restoring<'_> {
             joined: Vec::new(),
             cgroups: cgroups_of(criu)?,
         };
+        target.mounts.extend(setting.left_out.mounts.iter().cloned());
         target.inherited.extend(self.files.iter().map(|(fd, key)| (fd.as_raw_fd(), key.clone())));
         for (join, fd) in &setting.joined {
             target_namespace(&mut target, join, fd.as_ref())?;
         }
         Ok(target)
+    }
+
+    /// Returns the image of cgroups as CRIU is to be given it, if that is not as it is. In a user namespace it stays: its
+    /// root can look images up in no other directory.
+    fn without_others(&self, in_userns: bool) -> Result<Option<(&'static str, Writer)>> {
+        if in_userns {
+            return Ok(None);
+        }
+        let own = |name: &str| {
+            let directories = self.state.cgroup.directories();
+            directories.iter().any(|one| match one.version {
+                Version::V1 => one.controllers.iter().any(|controller| controller == name),
+                Version::V2 => name.is_empty(),
+            })
+        };
+        cgroup_image::without_others(&self.asked.options.image_path, own)
     }
 
     /// Opens the namespaces to join that CRIU is given by descriptor.

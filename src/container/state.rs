@@ -23,6 +23,7 @@ const CRIU_ROOT: &str = "criu-root";
 const CRIU_TOOLS: &str = "criu-tools";
 const CRIU_IMAGES: &str = "criu-images";
 const QUEUES: &str = "mqueue";
+const MASKS: &str = "masks";
 const SHM: &str = "shm";
 
 /// What later commands need to know of a container. Its status is not among it: that is asked of the kernel.
@@ -173,6 +174,11 @@ impl StateDir {
         self.0.join(QUEUES)
     }
 
+    /// Returns where what hides directories is mounted while the container is restored.
+    pub fn masks(&self) -> PathBuf {
+        self.0.join(MASKS)
+    }
+
     /// Returns where the /dev/shm of a shareable container is mounted, unless somebody else has done that.
     pub fn shm(&self) -> PathBuf {
         self.0.join(SHM)
@@ -183,6 +189,7 @@ impl StateDir {
         // Left by a restore that was killed: everything that is in the root file system would go.
         detach(&self.criu_root())?;
         detach(&self.queues())?;
+        detach(&self.masks())?;
         // Its content stays for those who have it bound.
         detach(&self.shm())?;
         match std::fs::remove_dir_all(&self.0) {

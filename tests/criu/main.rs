@@ -7,7 +7,9 @@
 // A test fails by panicking; clippy's own exceptions end at functions that are no #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cgroups;
 mod clones;
+mod crun;
 mod failure;
 mod holder;
 mod inspect;
@@ -16,6 +18,7 @@ mod killed;
 mod leaks;
 mod memory;
 mod namespaces;
+mod peer;
 mod preflight;
 mod progress;
 mod queues;

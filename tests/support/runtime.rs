@@ -77,14 +77,7 @@ impl Runtime {
     /// Returns a command line of the runtime, to be changed before [`Self::output_of`] carries it out.
     pub fn command(&self, args: &[impl AsRef<OsStr>]) -> Command {
         let program = Self::program();
-        let mut command = match self.bundle.shown_layout().script() {
-            None => Command::new(program),
-            Some(script) => {
-                let mut command = Command::new("unshare");
-                command.args(["--mount", "sh", "-ec", script, "sh"]).arg(program);
-                command
-            }
-        };
+        let mut command = self.bundle.shown_layout().command(program);
         command.arg("--root").arg(self.root()).args(args).stdin(Stdio::null());
         command
     }
@@ -284,6 +277,14 @@ impl Drop for Runtime {
 }
 
 impl Layout {
+    /// Returns a command that finds the layout.
+    pub fn command(self, program: impl AsRef<OsStr>) -> Command {
+        let Some(script) = self.script() else { return Command::new(program) };
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", script, "sh"]).arg(program);
+        command
+    }
+
     /// Returns what makes the layout, in a mount namespace of the command's own, and then becomes the command.
     fn script(self) -> Option<&'static str> {
         match self {

@@ -1,9 +1,10 @@
 //! A new IPC namespace with the queues of an image in it, for CRIU to restore a container into.
 
 use super::{Envoy, file_system, hand_over};
+use crate::container::attached::Attached;
 use crate::container::external;
 use crate::container::host_streams::Inherited;
-use crate::container::state::{StateDir, detach};
+use crate::container::state::StateDir;
 use crate::criu::external::ExternalMount;
 use crate::criu::manifest::{Manifest, Queue, Queues};
 use crate::criu::options::RestoreTarget;
@@ -12,14 +13,14 @@ use crate::error::{Context, Error, Result};
 use crate::plan::namespaces::{Kind, Namespace, of};
 use crate::plan::process::cstring;
 use crate::sys::mqueue::{self, Attributes};
-use crate::sys::{self, Errno, fd, mount, ns, path, process};
+use crate::sys::{self, Errno, fd, ns, path, process};
 use crate::tmpfs;
 use nix::fcntl::OFlag;
 use nix::libc;
 use oci_spec::runtime::Spec;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The limits of a namespace, and what they are in a new one (mq_overview(7)).
 const LONGEST: (&CStr, u64) = (c"/proc/sys/fs/mqueue/msg_max", 10);
@@ -38,13 +39,9 @@ pub struct Saved {
 pub struct Recreated {
     namespace: OwnedFd,
     inherited: Vec<Inherited>,
-    mount: Option<AttachedMount>,
+    mount: Option<Attached>,
     mounts: Vec<String>,
 }
-
-/// Where the file system of the queues is mounted for CRIU to find it.
-#[derive(Debug)]
-struct AttachedMount(PathBuf);
 
 /// What the child does for one queue.
 struct Making {
@@ -101,12 +98,10 @@ impl Saved {
                 inherited.push((copy, key.clone()));
             }
         }
-        Ok(Recreated {
-            namespace,
-            inherited,
-            mount: if self.queues.mounts.is_empty() { None } else { Some(AttachedMount::new(root.as_fd(), dir)?) },
-            mounts: self.queues.mounts.clone(),
-        })
+        let mounted = (!self.queues.mounts.is_empty())
+            .then(|| Attached::at(dir.queues(), root.as_fd(), "message queues"))
+            .transpose()?;
+        Ok(Recreated { namespace, inherited, mount: mounted, mounts: self.queues.mounts.clone() })
     }
 
     /// Puts the messages into the queues.
@@ -137,8 +132,8 @@ impl Recreated {
         let path = format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd());
         target.joined.push((Kind::Ipc.proc_name().to_owned(), path));
         target.inherited.extend(self.inherited.iter().map(|(queue, key)| (queue.as_raw_fd(), key.clone())));
-        if let Some(AttachedMount(source)) = &self.mount {
-            let value = external::path_text(source.clone())?;
+        if let Some(mounted) = &self.mount {
+            let value = external::path_text(mounted.path().to_owned())?;
             target
                 .mounts
                 .extend(self.mounts.iter().map(|key| ExternalMount { key: key.clone(), value: value.clone() }));
@@ -198,27 +193,6 @@ fn explain(failure: Error) -> Error {
     match failure.kind() {
         crate::ErrorKind::System(Errno::EMFILE) => failure.context("RLIMIT_MSGQUEUE of the runtime is too low"),
         _ => failure,
-    }
-}
-
-impl AttachedMount {
-    fn new(mounted: BorrowedFd<'_>, dir: &StateDir) -> Result<Self> {
-        let place = dir.queues();
-        let attempt = || format!("mount message queues on {}", place.display());
-        std::fs::create_dir(&place).context(|| format!("create {}", place.display()))?;
-        // From here on dropping it removes the directory.
-        let made = Self(place.clone());
-        let target = external::open_directory(&place)?;
-        mount::attach(mounted, target.as_fd()).context(attempt)?;
-        Ok(made)
-    }
-}
-
-impl Drop for AttachedMount {
-    fn drop(&mut self) {
-        let removed = detach(&self.0)
-            .and_then(|()| std::fs::remove_dir(&self.0).context(|| format!("remove {}", self.0.display())));
-        removed.unwrap_or_else(|err| log::warn!("{err}"));
     }
 }
 
