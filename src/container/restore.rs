@@ -16,13 +16,14 @@ use super::tools::Tools;
 use super::{
     Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, restore_root, shm,
 };
+use crate::cgroup::Cgroup;
 use crate::criu::cgroup_image;
 use crate::criu::image::Writer;
 use crate::criu::images::{self, Directories};
-use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
+use crate::criu::options::{self, CgroupMode, RESTORE_LOG, RestoreOptions, RestoreTarget};
 use crate::criu::{Launch, Notification, Session, Task, external as names, is_taken_pid, require_features};
 use crate::error::{Context, Error, Result};
-use crate::plan::cgroup::Version;
+use crate::plan::cgroup::{CgroupPlan, Version};
 use crate::plan::mounts::CgroupView;
 use crate::plan::namespaces::{self, Join, Kind, Namespace};
 use crate::plan::process::cstring;
@@ -71,7 +72,7 @@ pub fn restore(
     });
     shm::share(&mut config, &dir)?;
     let (cgroup_plan, view) = create::plan_cgroup(&config.spec, id, options)?;
-    let cgroup = create::make_cgroup(cgroup_plan.as_ref())?;
+    let cgroup = make_cgroup(cgroup_plan.as_ref(), asked.options.cgroup_mode)?;
     undo.add("cgroup", {
         let cgroup = cgroup.clone();
         move || cgroup.remove()
@@ -107,6 +108,18 @@ pub fn restore(
     undo.disarm();
     (restoring.tell)(&Event::Restored(Restored::of(&directories)));
     Ok((Container::new(restoring.dir, restoring.state, restoring.config.spec), started))
+}
+
+/// Makes the container's cgroup, which may have to be a new one.
+fn make_cgroup(plan: Option<&CgroupPlan>, mode: CgroupMode) -> Result<Cgroup> {
+    let there = plan.into_iter().flat_map(|plan| &plan.directories).find(|directory| directory.path.exists());
+    match there {
+        Some(there) if mode == CgroupMode::Strict => {
+            let path = there.path.display();
+            Err(Error::other(format!("cgroup {path} is there already, which --manage-cgroups-mode strict forbids")))
+        }
+        _ => create::make_cgroup(plan),
+    }
 }
 
 /// A container on its way back.
