@@ -16,6 +16,7 @@ mod inspect;
 mod joined;
 mod killed;
 mod leaks;
+mod lsm;
 mod memory;
 mod namespaces;
 mod peer;
