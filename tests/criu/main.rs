@@ -12,6 +12,7 @@ mod clones;
 mod crun;
 mod failure;
 mod holder;
+mod hooks;
 mod inspect;
 mod joined;
 mod killed;
