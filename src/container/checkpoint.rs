@@ -8,7 +8,7 @@ use super::external_tmpfs::ExternalTmpfs;
 use super::progress::{Dumped, Event, Listener, Phase};
 use super::queues::{self, Queues};
 use super::tools::Tools;
-use super::{Container, Status, external, host_streams, open_files, preflight};
+use super::{Container, Status, external, host_streams, open_files, preflight, terminal};
 use crate::cgroup;
 use crate::criu::images::{self, Directories};
 use crate::criu::manifest::Manifest;
@@ -201,6 +201,7 @@ impl Dumping<'_> {
         if let Some(queues) = &self.queues {
             self.manifest.queues = queues.write(self.images)?;
         }
+        self.manifest.terminal_input = terminal::unread(self.container.state().pid)?;
         self.manifest.save(self.images)
     }
 

@@ -27,6 +27,7 @@ mod queues;
 pub mod relay;
 mod restore;
 mod restore_root;
+mod restored_cgroups;
 mod rollback;
 mod seccomp_agent;
 mod shm;
@@ -34,6 +35,7 @@ mod spawn;
 mod start;
 pub mod state;
 mod streams;
+mod terminal;
 mod tools;
 mod work_images;
 

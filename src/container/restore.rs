@@ -14,16 +14,13 @@ use super::state::{State, StateDir};
 use super::streams::{self, Streams};
 use super::tools::Tools;
 use super::{
-    Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, restore_root, shm,
+    Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, restore_root,
+    restored_cgroups, shm, terminal,
 };
-use crate::cgroup::Cgroup;
-use crate::criu::cgroup_image;
-use crate::criu::image::Writer;
 use crate::criu::images::{self, Directories};
-use crate::criu::options::{self, CgroupMode, RESTORE_LOG, RestoreOptions, RestoreTarget};
+use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
 use crate::criu::{Launch, Notification, Session, Task, external as names, is_taken_pid, require_features};
 use crate::error::{Context, Error, Result};
-use crate::plan::cgroup::{CgroupPlan, Version};
 use crate::plan::mounts::CgroupView;
 use crate::plan::namespaces::{self, Join, Kind, Namespace};
 use crate::plan::process::cstring;
@@ -72,7 +69,7 @@ pub fn restore(
     });
     shm::share(&mut config, &dir)?;
     let (cgroup_plan, view) = create::plan_cgroup(&config.spec, id, options)?;
-    let cgroup = make_cgroup(cgroup_plan.as_ref(), asked.options.cgroup_mode)?;
+    let cgroup = restored_cgroups::make(cgroup_plan.as_ref(), asked.options.cgroup_mode)?;
     undo.add("cgroup", {
         let cgroup = cgroup.clone();
         move || cgroup.remove()
@@ -108,18 +105,6 @@ pub fn restore(
     undo.disarm();
     (restoring.tell)(&Event::Restored(Restored::of(&directories)));
     Ok((Container::new(restoring.dir, restoring.state, restoring.config.spec), started))
-}
-
-/// Makes the container's cgroup, which may have to be a new one.
-fn make_cgroup(plan: Option<&CgroupPlan>, mode: CgroupMode) -> Result<Cgroup> {
-    let there = plan.into_iter().flat_map(|plan| &plan.directories).find(|directory| directory.path.exists());
-    match there {
-        Some(there) if mode == CgroupMode::Strict => {
-            let path = there.path.display();
-            Err(Error::other(format!("cgroup {path} is there already, which --manage-cgroups-mode strict forbids")))
-        }
-        _ => create::make_cgroup(plan),
-    }
 }
 
 /// A container on its way back.
@@ -172,7 +157,8 @@ impl Restoring<'_> {
         let linux = crate::plan::linux(&self.config.spec)?;
         let root_group = idmap::plan(linux)?.and_then(|maps| maps.groups.outside(0));
         let _admitted = root_group.map(|gid| directories.admit(gid)).transpose()?;
-        self.joined.make_images(&self.dir, self.without_others(root_group.is_some())?)?;
+        let cgroups = restored_cgroups::without_others(&self.state.cgroup, images, root_group.is_some())?;
+        self.joined.make_images(&self.dir, cgroups)?;
         let left_out = LeftOut::find(images, plan, rootfs.as_fd(), view, &self.dir)?;
         let setting = Setting { plan, rootfs, left_out, directories, joined, stdio: self.stdio(stdio)? };
         let shares_pids = setting.joined.iter().any(|(join, _)| join.kind == Kind::Pid);
@@ -225,7 +211,7 @@ impl Restoring<'_> {
             mounts: names::restored_mounts(&binds, !setting.plan.masked_paths.is_empty()),
             inherited: names::inherited_pipes(&descriptors),
             joined: Vec::new(),
-            cgroups: cgroups_of(criu)?,
+            cgroups: restored_cgroups::of(criu)?,
         };
         target.mounts.extend(setting.left_out.mounts.iter().cloned());
         target.inherited.extend(self.files.iter().map(|(fd, key)| (fd.as_raw_fd(), key.clone())));
@@ -233,22 +219,6 @@ impl Restoring<'_> {
             target_namespace(&mut target, join, fd.as_ref())?;
         }
         Ok(target)
-    }
-
-    /// Returns the image of cgroups as CRIU is to be given it, if that is not as it is. In a user namespace it stays: its
-    /// root can look images up in no other directory.
-    fn without_others(&self, in_userns: bool) -> Result<Option<(&'static str, Writer)>> {
-        if in_userns {
-            return Ok(None);
-        }
-        let own = |name: &str| {
-            let directories = self.state.cgroup.directories();
-            directories.iter().any(|one| match one.version {
-                Version::V1 => one.controllers.iter().any(|controller| controller == name),
-                Version::V2 => name.is_empty(),
-            })
-        };
-        cgroup_image::without_others(&self.asked.options.image_path, own)
     }
 
     /// Opens the namespaces to join that CRIU is given by descriptor.
@@ -292,6 +262,7 @@ impl Restoring<'_> {
                 // Where no namespace is created there is no earlier word of it.
                 self.adopt(pid)?;
                 self.joined.finish()?;
+                terminal::put_back(pid, &self.asked.options.image_path)?;
                 self.dir.save_config(&self.config)?;
                 self.dir.save(&self.state)
             }
@@ -336,8 +307,7 @@ impl Restoring<'_> {
                 socket::send(socket.as_fd(), b"/dev/ptmx", Some(master.as_fd())).context(|| "send the terminal")
             }
             None => {
-                log::warn!("nobody takes the terminal of the restored processes: they will be hung up");
-                Ok(())
+                Err(Error::invalid("the image has a terminal, and process.terminal of the configuration is not set"))
             }
         }
     }
@@ -383,13 +353,6 @@ fn target_namespace(target: &mut RestoreTarget, join: &Join, opened: Option<&Own
         _ => target.joined.push((join.kind.proc_name().to_owned(), external::text(&join.path)?)),
     }
     Ok(())
-}
-
-/// Returns the cgroups that a process is in: controllers, one by one, and path.
-fn cgroups_of(pid: i32) -> Result<Vec<(String, String)>> {
-    let file = format!("/proc/{pid}/cgroup");
-    let text = std::fs::read_to_string(&file).context(|| format!("read {file}"))?;
-    Ok(names::cgroup_roots(&text))
 }
 
 /// Returns the processes that are children of the calling thread; none where the kernel does not tell

@@ -28,6 +28,7 @@ mod roundtrip;
 mod shareable;
 mod shm_shared;
 mod streams;
+mod terminals;
 mod tmpfs;
 #[macro_use]
 #[path = "../support/mod.rs"]
