@@ -14,6 +14,7 @@ mod freeze;
 mod hooks;
 mod host_streams;
 mod idmap;
+mod images_view;
 mod inside;
 mod joined;
 mod kill;

@@ -5,6 +5,7 @@
 
 use super::create::{self, CreateOptions};
 use super::external_tmpfs::{self, Filled};
+use super::images_view::ImagesView;
 use super::joined::{self, Joined};
 use super::left_out::LeftOut;
 use super::progress::{Event, Listener, Phase, Restored};
@@ -17,10 +18,10 @@ use super::{
     Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, restore_root,
     restored_cgroups, shm, terminal,
 };
-use crate::criu::images::{self, Directories};
+use crate::criu::images::{self, Admission, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
 use crate::criu::{Launch, Notification, Session, Task, external as names, is_taken_pid, require_features};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::mounts::CgroupView;
 use crate::plan::namespaces::{self, Join, Kind, Namespace};
 use crate::plan::process::cstring;
@@ -136,6 +137,7 @@ struct Setting<'a> {
     rootfs: OwnedFd,
     left_out: LeftOut,
     directories: &'a Directories,
+    view: Option<ImagesView>,
     joined: Vec<(Join, Option<OwnedFd>)>,
     stdio: [Option<OwnedFd>; 3],
 }
@@ -143,7 +145,7 @@ struct Setting<'a> {
 impl Restoring<'_> {
     fn run(
         &mut self,
-        (plan, view): (&RootfsPlan, &CgroupView),
+        (plan, shown): (&RootfsPlan, &CgroupView),
         directories: &Directories,
         mut streams: Streams,
     ) -> Result<Started> {
@@ -156,11 +158,11 @@ impl Restoring<'_> {
         self.console = console;
         let linux = crate::plan::linux(&self.config.spec)?;
         let root_group = idmap::plan(linux)?.and_then(|maps| maps.groups.outside(0));
-        let _admitted = root_group.map(|gid| directories.admit(gid)).transpose()?;
+        let (_admitted, view) = self.open_to(root_group, directories)?;
         let cgroups = restored_cgroups::without_others(&self.state.cgroup, images, root_group.is_some())?;
         self.joined.make_images(&self.dir, cgroups)?;
-        let left_out = LeftOut::find(images, plan, rootfs.as_fd(), view, &self.dir)?;
-        let setting = Setting { plan, rootfs, left_out, directories, joined, stdio: self.stdio(stdio)? };
+        let left_out = LeftOut::find(images, plan, rootfs.as_fd(), shown, &self.dir)?;
+        let setting = Setting { plan, rootfs, left_out, directories, view, joined, stdio: self.stdio(stdio)? };
         let shares_pids = setting.joined.iter().any(|(join, _)| join.kind == Kind::Pid);
         let start = Instant::now();
         while let Err(err) = self.attempt(&setting) {
@@ -198,7 +200,9 @@ impl Restoring<'_> {
         let root = restore_root::mount(&self.state.rootfs, &self.dir)?;
         let mut target = self.target(setting, root.path(), session.pid())?;
         queues.iter().try_for_each(|queues| queues.tell(&mut target))?;
-        let wanted = options::restore(self.asked, target, self.joined.directories(setting.directories));
+        let mut fds = self.joined.directories(setting.directories);
+        fds.images = setting.view.as_ref().map_or(fds.images, |view| view.opened.as_raw_fd());
+        let wanted = options::restore(self.asked, target, fds);
         session.run(Task::Restore, wanted, &mut |notification| self.notified(notification)).map(drop)
     }
 
@@ -219,6 +223,21 @@ impl Restoring<'_> {
             target_namespace(&mut target, join, fd.as_ref())?;
         }
         Ok(target)
+    }
+
+    /// Lets the group of a user namespace's root look up images while they are restored, in place or in a view of them.
+    fn open_to(
+        &self,
+        group: Option<u32>,
+        directories: &Directories,
+    ) -> Result<(Option<Admission>, Option<ImagesView>)> {
+        let Some(gid) = group else { return Ok((None, None)) };
+        match directories.admit(gid) {
+            Err(err) if err.kind() == ErrorKind::System(Errno::EROFS) => {
+                Ok((None, Some(ImagesView::make(&self.asked.options.image_path, &self.dir)?)))
+            }
+            admitted => Ok((admitted?, None)),
+        }
     }
 
     /// Opens the namespaces to join that CRIU is given by descriptor.

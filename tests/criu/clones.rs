@@ -283,3 +283,23 @@ fn images_need_not_be_writable() {
     drop(images);
     assert_eq!(content(&c.images()), before);
 }
+
+#[test]
+fn a_user_namespace_sees_images_that_cannot_be_written() {
+    requires!(root, criu);
+    ours_only!("runc leaves it to the caller to make the images readable");
+    let c = Checkpointed::run(Bundle::sh(COUNTER).user_namespace(200_000));
+    wait_until("it counts", || c.count() > 3);
+    // A colon means something to overlays.
+    let (place, work) = (c.place.path().join("of: all"), c.place.path().join("work"));
+    let options = ["--image-path", place.to_str().unwrap(), "--work-path", work.to_str().unwrap()];
+    c.checkpoint(&options).ok();
+    let before = content(&place);
+    let images = ReadOnly::make(&place);
+    c.restore(&options).ok();
+    c.counts();
+    drop(images);
+    assert_eq!(content(&place), before);
+    c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
+    c.runtime.leaves_nothing();
+}

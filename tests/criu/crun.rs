@@ -88,11 +88,16 @@ fn a_clone_shows_its_own_cgroups() {
     ours_only!("it is about images of crun's");
     let c = Checkpointed::of(bundle(Layout::V1));
     dumped_by_crun(&c);
-    let clone = Checkpointed::of(bundle(Layout::V1));
-    clone.restore(&["--image-path", c.images().to_str().unwrap()]).ok();
-    clone.counts();
-    let inside = clone.runtime.exec(&["cat", "/sys/fs/cgroup/pids/cgroup.procs"]).ok();
-    assert!(inside.lines().contains(&"1"), "{inside}");
+    // crun knows no hybrid layout; its images do not mind.
+    for layout in [Layout::V1, Layout::Host] {
+        let clone = Checkpointed::of(bundle(layout));
+        clone.restore(&["--image-path", c.images().to_str().unwrap()]).ok();
+        clone.counts();
+        let inside = clone.runtime.exec(&["cat", "/sys/fs/cgroup/pids/cgroup.procs"]).ok();
+        assert!(inside.lines().contains(&"1"), "{inside}");
+        let own = fs::read_to_string(format!("/proc/{}/cgroup", clone.runtime.pid())).unwrap();
+        assert!(own.contains(&format!(":pids:/{}\n", clone.runtime.id())) && !own.contains(c.runtime.id()), "{own}");
+    }
     c.runtime.leaves_nothing();
 }
 

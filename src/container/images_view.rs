@@ -1,0 +1,63 @@
+//! Images in a directory that cannot be opened to the root of a user namespace, since nothing of it can be changed: a
+//! view of it that can be looked up by whoever has it.
+
+use super::state::StateDir;
+use crate::error::{Context, Result};
+use crate::plan::process::cstring;
+use crate::sys::{self, mount};
+use nix::libc;
+use std::ffi::CStr;
+use std::fs::DirBuilder;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// An overlay without an upper layer, attached nowhere, which goes away with this value.
+#[derive(Debug)]
+pub struct ImagesView {
+    /// Its directory.
+    pub opened: OwnedFd,
+    top: PathBuf,
+}
+
+impl ImagesView {
+    /// Makes a view of `images`. What lies beside the directory, as images of an earlier pre-dump do, is not in it.
+    ///
+    /// The mode of an overlay's directory is that of the topmost layer's, and what it shows is looked up with the rights
+    /// of whoever has made it.
+    pub fn make(images: &Path, dir: &StateDir) -> Result<Self> {
+        const SEARCHED_BY_ALL: u32 = 0o711;
+        let top = dir.criu_images();
+        DirBuilder::new().mode(SEARCHED_BY_ALL).create(&top).context(|| format!("create {}", top.display()))?;
+        let images = std::fs::canonicalize(images).context(|| format!("resolve {}", images.display()))?;
+        let layers = format!("{}:{}", escaped(&top), escaped(&images));
+        let made = cstring(layers.as_ref(), "path").and_then(|layers| {
+            overlay(&layers).context(|| format!("let a user namespace search {}, which is read-only", images.display()))
+        });
+        Ok(Self { opened: made.inspect_err(|_| remove(&top))?, top })
+    }
+}
+
+impl Drop for ImagesView {
+    fn drop(&mut self) {
+        remove(&self.top);
+    }
+}
+
+fn overlay(layers: &CStr) -> sys::Result<OwnedFd> {
+    let fs = mount::fsopen(c"overlay")?;
+    mount::fsconfig_string(fs.as_fd(), c"lowerdir", layers)?;
+    mount::fsconfig_create(fs.as_fd())?;
+    mount::fsmount(fs.as_fd(), libc::MOUNT_ATTR_RDONLY)
+}
+
+/// Returns a path without what separates layers.
+fn escaped(path: &Path) -> String {
+    path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:")
+}
+
+fn remove(top: &Path) {
+    if let Err(err) = std::fs::remove_dir(top) {
+        log::warn!("remove {}: {err}", top.display());
+    }
+}
