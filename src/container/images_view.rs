@@ -7,9 +7,9 @@ use crate::plan::process::cstring;
 use crate::sys::{self, mount};
 use nix::libc;
 use std::ffi::CStr;
-use std::fs::DirBuilder;
+use std::fs::{Permissions, create_dir, set_permissions};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// An overlay without an upper layer, attached nowhere, which goes away with this value.
@@ -28,7 +28,8 @@ impl ImagesView {
     pub fn make(images: &Path, dir: &StateDir) -> Result<Self> {
         const SEARCHED_BY_ALL: u32 = 0o711;
         let top = dir.criu_images();
-        DirBuilder::new().mode(SEARCHED_BY_ALL).create(&top).context(|| format!("create {}", top.display()))?;
+        let made = create_dir(&top).and_then(|()| set_permissions(&top, Permissions::from_mode(SEARCHED_BY_ALL)));
+        made.context(|| format!("create {}", top.display()))?;
         let images = std::fs::canonicalize(images).context(|| format!("resolve {}", images.display()))?;
         let layers = format!("{}:{}", escaped(&top), escaped(&images));
         let made = cstring(layers.as_ref(), "path").and_then(|layers| {

@@ -86,6 +86,7 @@ pub fn restore(
         state,
         asked,
         console: None,
+        terminal: None,
         init: None,
         others: children(),
         filled: Filled::default(),
@@ -116,6 +117,8 @@ struct Restoring<'a> {
     asked: &'a RestoreOptions,
     /// Who receives its terminal.
     console: Option<OwnedFd>,
+    /// Its terminal, until there is in it what was.
+    terminal: Option<OwnedFd>,
     /// Its init, as soon as there is one.
     init: Option<OwnedFd>,
     /// Children that are not its processes: those that were there before.
@@ -217,7 +220,7 @@ impl Restoring<'_> {
             joined: Vec::new(),
             cgroups: restored_cgroups::of(criu)?,
         };
-        target.mounts.extend(setting.left_out.mounts.iter().cloned());
+        setting.left_out.mounts.iter().for_each(|mount| names::add(&mut target.mounts, &mount.key, &mount.value));
         target.inherited.extend(self.files.iter().map(|(fd, key)| (fd.as_raw_fd(), key.clone())));
         for (join, fd) in &setting.joined {
             target_namespace(&mut target, join, fd.as_ref())?;
@@ -281,11 +284,13 @@ impl Restoring<'_> {
                 // Where no namespace is created there is no earlier word of it.
                 self.adopt(pid)?;
                 self.joined.finish()?;
-                terminal::put_back(pid, &self.asked.options.image_path)?;
+                if let Some(master) = self.terminal.take() {
+                    terminal::put_back(master.as_fd(), &self.asked.options.image_path)?;
+                }
                 self.dir.save_config(&self.config)?;
                 self.dir.save(&self.state)
             }
-            Notification::OrphanPtsMaster(master) => self.send_terminal(&master),
+            Notification::OrphanPtsMaster(master) => self.send_terminal(master),
             _ => Ok(()),
         }
     }
@@ -320,15 +325,14 @@ impl Restoring<'_> {
         hooks::run("createRuntime", listed.create_runtime().as_ref(), &self.state.bundle, &state)
     }
 
-    fn send_terminal(&self, master: &OwnedFd) -> Result<()> {
-        match &self.console {
-            Some(socket) => {
-                socket::send(socket.as_fd(), b"/dev/ptmx", Some(master.as_fd())).context(|| "send the terminal")
-            }
-            None => {
-                Err(Error::invalid("the image has a terminal, and process.terminal of the configuration is not set"))
-            }
-        }
+    fn send_terminal(&mut self, master: OwnedFd) -> Result<()> {
+        let Some(socket) = &self.console else {
+            let text = "the image has a terminal, and process.terminal of the configuration is not set";
+            return Err(Error::invalid(text));
+        };
+        socket::send(socket.as_fd(), b"/dev/ptmx", Some(master.as_fd())).context(|| "send the terminal")?;
+        self.terminal = Some(master);
+        Ok(())
     }
 
     fn started(&mut self, streams: Streams) -> Result<Started> {
