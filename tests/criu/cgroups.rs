@@ -68,12 +68,13 @@ const UNIFIED: Inner = Inner {
 };
 
 impl Inner {
-    /// A bundle whose program counts, and has a child in a cgroup below the container's.
+    /// A bundle whose program counts, and has a child in a cgroup below the container's. (A sleep may end early after a
+    /// dump.)
     fn bundle(&self) -> Bundle {
         let inner = format!("{}/inner", self.at);
         let script = format!(
             "mkdir {inner}; echo 55 > {inner}/{}; \
-             (exec sh -c 'echo $$ > {inner}/cgroup.procs; echo in > /dev/shm/inner; exec sleep 1000') & {COUNTER}",
+             (exec sh -c 'echo $$ > {inner}/cgroup.procs && echo in > /dev/shm/inner; exec tail -f /dev/null') & {COUNTER}",
             self.limit
         );
         let bundle = Bundle::sh(&script).layout(self.layout).with(|config| {
@@ -120,7 +121,7 @@ fn modes_restore(inner: &Inner) {
             let command = fs::read_to_string(format!("/proc/{}/cmdline", child.trim())).unwrap();
             assert_eq!(
                 (command.as_str(), read(&clone, &format!("inner/{}", inner.limit)).trim()),
-                ("sleep\x001000\0", "55")
+                ("tail\0-f\0/dev/null\0", "55")
             );
         } else {
             assert!(!path(&clone, "inner").exists() && members.lines().count() > 2, "{case}: {members}");
