@@ -289,9 +289,11 @@ impl Layout {
     fn script(self) -> Option<&'static str> {
         match self {
             Layout::Host => None,
-            Layout::V1 => {
-                Some("if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi; exec \"$@\"")
-            }
+            // Whoever takes what is below for a hierarchy, as crun does, makes directories that nobody removes.
+            Layout::V1 => Some(
+                "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; \
+                 mount -t tmpfs tmpfs /sys/fs/cgroup/unified; fi; exec \"$@\"",
+            ),
             Layout::V2 => Some("mount -t cgroup2 cgroup2 /sys/fs/cgroup; exec \"$@\""),
         }
     }
