@@ -144,18 +144,22 @@ impl ExternalTmpfs {
 
 /// Content that was put into tmpfs from outside.
 #[derive(Debug, Default)]
-pub struct Filled(Vec<Undo>);
+pub struct Filled {
+    undo: Vec<Undo>,
+    /// Where others have written meanwhile, so that files are not what they were.
+    pub others: Vec<String>,
+}
 
 impl Filled {
     /// Makes the file systems what they were.
     pub fn take_back(&mut self) {
-        self.0.iter_mut().rev().for_each(Undo::take_back);
-        self.0.clear();
+        self.undo.iter_mut().rev().for_each(Undo::take_back);
+        self.undo.clear();
     }
 
     /// Keeps the content.
     pub fn keep(self) {
-        self.0.into_iter().for_each(Undo::keep);
+        self.undo.into_iter().for_each(Undo::keep);
     }
 }
 
@@ -166,11 +170,14 @@ pub fn fill(spec: &Spec, bundle: &Path, images: &Path, policy: Option<Policy>) -
     for saved in Manifest::load(images)?.into_iter().flat_map(|manifest| manifest.tmpfs) {
         let policy = policy.unwrap_or_else(|| usual_policy(spec));
         match fill_one(spec, bundle, images, (&saved, policy)) {
-            Ok(undo) => filled.0.extend(undo),
+            Ok(undo) => filled.undo.extend(undo),
             Err(err) => {
                 filled.take_back();
                 return Err(err.context(format!("restore {}", saved.destination)));
             }
+        }
+        if saved.shared || policy == Policy::MergeMissing {
+            filled.others.push(saved.destination);
         }
     }
     Ok(filled)

@@ -2,9 +2,10 @@
 //! view of it that can be looked up by whoever has it.
 
 use super::state::StateDir;
-use crate::error::{Context, Result};
+use crate::criu::images::{Admission, Directories};
+use crate::error::{Context, ErrorKind, Result};
 use crate::plan::process::cstring;
-use crate::sys::{self, mount};
+use crate::sys::{self, Errno, mount};
 use nix::libc;
 use std::ffi::CStr;
 use std::fs::{Permissions, create_dir, set_permissions};
@@ -18,6 +19,20 @@ pub struct ImagesView {
     /// Its directory.
     pub opened: OwnedFd,
     top: PathBuf,
+}
+
+/// Lets the group of a user namespace's root look up images while they are restored, in place or in a view of them.
+pub fn open_to(
+    group: Option<u32>,
+    directories: &Directories,
+    images: &Path,
+    dir: &StateDir,
+) -> Result<(Option<Admission>, Option<ImagesView>)> {
+    let Some(gid) = group else { return Ok((None, None)) };
+    match directories.admit(gid) {
+        Err(err) if err.kind() == ErrorKind::System(Errno::EROFS) => Ok((None, Some(ImagesView::make(images, dir)?))),
+        admitted => Ok((admitted?, None)),
+    }
 }
 
 impl ImagesView {

@@ -7,12 +7,9 @@
 //! Network and pid namespaces are left out of the images, and into a time namespace CRIU writes nothing.
 
 use super::inside;
-use super::state::StateDir;
 use super::work_images::WorkImages;
-use crate::criu::image::Writer;
-use crate::criu::images::Directories;
 use crate::criu::namespace_images::{self as images, Entry, Objects};
-use crate::criu::options::{DirectoryFds, RestoreOptions};
+use crate::criu::options::RestoreOptions;
 use crate::criu::reconcile::{self, Dumped, Fate, Live};
 use crate::error::{Context, Error, Result};
 use crate::plan::namespaces::{self, Join, Kind};
@@ -25,7 +22,7 @@ use oci_spec::runtime::Spec;
 use std::ffi::{CStr, CString};
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Where a UTS namespace tells its names.
@@ -39,7 +36,6 @@ pub struct Joined {
     ipc: Option<Shared>,
     /// Whether a segment that only the container had attached keeps the content that it has now.
     keeps_content: bool,
-    work: Option<WorkImages>,
     /// What CRIU creates, as soon as that is decided.
     created: Option<Vec<Dumped>>,
 }
@@ -86,36 +82,22 @@ impl Joined {
             ipc.decide(&images, &ipc.look()?.objects)?;
         }
         let keeps_content = asked.shm_policy == Some(Policy::Never);
-        Ok(Self { images, uts, ipc, keeps_content, work: None, created: None })
+        Ok(Self { images, uts, ipc, keeps_content, created: None })
     }
 
-    /// Makes the images that CRIU is given, if it is to be given others; `replaced` is one of them, by name.
-    pub fn make_images(&mut self, dir: &StateDir, replaced: Option<(&str, Writer)>) -> Result<()> {
-        if self.uts.is_some() || self.ipc.is_some() || replaced.is_some() {
-            let work = self.work.insert(WorkImages::make(&self.images, dir)?);
-            replaced.map(|(name, image)| image.save(&work.path().join(name))).transpose()?;
-        }
-        Ok(())
+    /// Says whether CRIU has to be given other images.
+    pub const fn changes_images(&self) -> bool {
+        self.uts.is_some() || self.ipc.is_some()
     }
 
-    /// Returns the directories that CRIU is given: its logs stay where they are without other images.
-    pub fn directories(&self, named: &Directories) -> DirectoryFds {
-        let work = named.work.as_ref();
-        match &self.work {
-            None => DirectoryFds { images: named.images.as_raw_fd(), work: work.map(AsRawFd::as_raw_fd) },
-            Some(images) => DirectoryFds {
-                images: images.opened.as_raw_fd(),
-                work: Some(work.unwrap_or(&named.images).as_raw_fd()),
-            },
-        }
-    }
-
-    /// Writes what there is into the images, and removes what CRIU creates again.
+    /// Writes what there is into the images in `work`, and removes what CRIU creates again.
     ///
     /// This is for the last moment before CRIU reads them, since what changes in between is lost. Where CRIU is tried
     /// again, what was decided holds: the objects have been removed.
-    pub fn settle(&mut self) -> Result<()> {
-        let Some(work) = self.work.as_ref().filter(|_| self.created.is_none()) else { return Ok(()) };
+    pub fn settle(&mut self, work: &WorkImages) -> Result<()> {
+        if self.created.is_some() {
+            return Ok(());
+        }
         if let Some(uts) = &self.uts {
             let mut names = inside::read(Kind::Uts, uts.namespace.as_fd(), &NAMES)?.into_iter().flatten();
             let mut name = || -> Result<Vec<u8>> {

@@ -5,7 +5,7 @@
 
 use super::create::{self, CreateOptions};
 use super::external_tmpfs::{self, Filled};
-use super::images_view::ImagesView;
+use super::images_view::{self, ImagesView};
 use super::joined::{self, Joined};
 use super::left_out::LeftOut;
 use super::progress::{Event, Listener, Phase, Restored};
@@ -14,14 +14,17 @@ use super::rollback::Rollback;
 use super::state::{State, StateDir};
 use super::streams::{self, Streams};
 use super::tools::Tools;
+use super::work_images::WorkImages;
 use super::{
     Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, restore_root,
     restored_cgroups, shm, terminal,
 };
-use crate::criu::images::{self, Admission, Directories};
+use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
-use crate::criu::{Launch, Notification, Session, Task, external as names, is_taken_pid, require_features};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::criu::{
+    Launch, Notification, Session, Task, external as names, is_taken_pid, require_features, shared_files,
+};
+use crate::error::{Context, Error, Result};
 use crate::plan::mounts::CgroupView;
 use crate::plan::namespaces::{self, Join, Kind, Namespace};
 use crate::plan::process::cstring;
@@ -91,6 +94,7 @@ pub fn restore(
         others: children(),
         filled: Filled::default(),
         joined,
+        images: None,
         files,
         queues,
         tell,
@@ -127,6 +131,8 @@ struct Restoring<'a> {
     filled: Filled,
     /// The namespaces of others that it is restored into.
     joined: Joined,
+    /// What CRIU is given in place of the images, if they are not to be restored as they are.
+    images: Option<WorkImages>,
     /// What takes the place of files of the host that its processes had open.
     files: Vec<host_streams::Inherited>,
     /// The message queues that it had.
@@ -161,9 +167,8 @@ impl Restoring<'_> {
         self.console = console;
         let linux = crate::plan::linux(&self.config.spec)?;
         let root_group = idmap::plan(linux)?.and_then(|maps| maps.groups.outside(0));
-        let (_admitted, view) = self.open_to(root_group, directories)?;
-        let cgroups = restored_cgroups::without_others(&self.state.cgroup, images, root_group.is_some())?;
-        self.joined.make_images(&self.dir, cgroups)?;
+        let (_admitted, view) = images_view::open_to(root_group, directories, images, &self.dir)?;
+        self.change_images(root_group.is_some())?;
         let left_out = LeftOut::find(images, plan, rootfs.as_fd(), shown, &self.dir)?;
         let setting = Setting { plan, rootfs, left_out, directories, view, joined, stdio: self.stdio(stdio)? };
         let shares_pids = setting.joined.iter().any(|(join, _)| join.kind == Kind::Pid);
@@ -203,7 +208,7 @@ impl Restoring<'_> {
         let root = restore_root::mount(&self.state.rootfs, &self.dir)?;
         let mut target = self.target(setting, root.path(), session.pid())?;
         queues.iter().try_for_each(|queues| queues.tell(&mut target))?;
-        let mut fds = self.joined.directories(setting.directories);
+        let mut fds = WorkImages::in_place(self.images.as_ref(), setting.directories);
         fds.images = setting.view.as_ref().map_or(fds.images, |view| view.opened.as_raw_fd());
         let wanted = options::restore(self.asked, target, fds);
         session.run(Task::Restore, wanted, &mut |notification| self.notified(notification)).map(drop)
@@ -228,19 +233,17 @@ impl Restoring<'_> {
         Ok(target)
     }
 
-    /// Lets the group of a user namespace's root look up images while they are restored, in place or in a view of them.
-    fn open_to(
-        &self,
-        group: Option<u32>,
-        directories: &Directories,
-    ) -> Result<(Option<Admission>, Option<ImagesView>)> {
-        let Some(gid) = group else { return Ok((None, None)) };
-        match directories.admit(gid) {
-            Err(err) if err.kind() == ErrorKind::System(Errno::EROFS) => {
-                Ok((None, Some(ImagesView::make(&self.asked.options.image_path, &self.dir)?)))
-            }
-            admitted => Ok((admitted?, None)),
+    /// Makes other images for CRIU, if something of the container has changed without it, or they hold what is not the
+    /// container's.
+    fn change_images(&mut self, in_userns: bool) -> Result<()> {
+        let (images, others) = (&self.asked.options.image_path, &self.filled.others);
+        let cgroups = restored_cgroups::without_others(&self.state.cgroup, images, in_userns)?;
+        if self.joined.changes_images() || !others.is_empty() || cgroups.is_some() {
+            let changed = self.images.insert(WorkImages::make(images, &self.dir)?);
+            shared_files::forget_sizes(images, changed.path(), others)?;
+            cgroups.map(|(name, image)| image.save(&changed.path().join(name))).transpose()?;
         }
+        Ok(())
     }
 
     /// Opens the namespaces to join that CRIU is given by descriptor.
@@ -278,7 +281,7 @@ impl Restoring<'_> {
                 self.adopt(pid)?;
                 self.bring_loopback_up()?;
                 self.run_hooks()?;
-                self.joined.settle()
+                self.images.iter().try_for_each(|images| self.joined.settle(images))
             }
             Notification::PostRestore { pid } => {
                 // Where no namespace is created there is no earlier word of it.

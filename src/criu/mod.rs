@@ -18,6 +18,7 @@ pub mod options;
 pub mod queues;
 pub mod reconcile;
 mod rpc;
+pub mod shared_files;
 pub mod stats;
 pub mod streams;
 pub mod tar;

@@ -10,14 +10,14 @@ use crate::error::Result;
 use std::path::Path;
 
 /// The image that lists all open files.
-const FILES: &str = "files.img";
+pub(super) const FILES: &str = "files.img";
 
 /// Fields of CRIU's `file_entry` and of the `reg_file_entry` in it.
-const ENTRY_REGULAR: u32 = 3;
+pub(super) const ENTRY_REGULAR: u32 = 3;
 const REGULAR_FLAGS: u32 = 2;
 const REGULAR_POSITION: u32 = 3;
-const REGULAR_NAME: u32 = 6;
-const REGULAR_SIZE: u32 = 8;
+pub(super) const REGULAR_NAME: u32 = 6;
+pub(super) const REGULAR_SIZE: u32 = 8;
 const REGULAR_EXTERNAL: u32 = 9;
 const REGULAR_MODE: u32 = 10;
 

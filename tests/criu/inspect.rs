@@ -1,6 +1,7 @@
 //! What `inspect-image` tells of real images, of our own and of runc's, and of what has become of them.
 
-use crate::support::{Bundle, wait_until};
+use crate::namespaces::Owner;
+use crate::support::{Bundle, HostTmpfs, wait_until, with_shm};
 use crate::{COUNTER, Checkpointed, ours_only, requires};
 use serde_json::{Value, json};
 use stasis::criu::inspect::inspect;
@@ -122,33 +123,18 @@ fn the_text_is_for_people_and_does_nothing_to_their_terminal() {
 fn what_comes_from_outside_is_what_a_restore_needs() {
     requires!(root, criu);
     ours_only!("runc has no inspect-image");
-    let shm = tempfile::tempdir().unwrap();
-    let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "mode=1777,size=8m", "shm"]).arg(shm.path()).status();
-    assert!(mounted.unwrap().success());
-    let net =
-        Command::new("unshare").args(["--net", "sleep", "1000"]).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-    let mut net = net.unwrap();
-    let path = format!("/proc/{}/ns/net", net.id());
-    let own = fs::read_link("/proc/self/ns/net").unwrap();
-    wait_until("the namespace is there", || fs::read_link(&path).is_ok_and(|other| other != own));
-    let bundle = Bundle::sh(COUNTER).with(|config| {
-        config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/dev/shm");
-    });
-    let bundle = bundle.mount("/dev/shm", "bind", shm.path(), &["rbind"]).namespace("network", Some(Path::new(&path)));
-    let c = Checkpointed::run(bundle);
+    let (shm, net) = (HostTmpfs::new(), Owner::new(&["--net", "--uts"]));
+    let c = Checkpointed::run(with_shm(Bundle::sh(COUNTER), shm.path()).namespace("network", Some(&net.path("net"))));
     wait_until("the counter counts", || c.count() > 3);
     c.checkpoint(&[]).ok();
     let image = told(&c);
-    net.kill().unwrap();
-    net.wait().unwrap();
-    assert!(Command::new("umount").arg("-l").arg(shm.path()).status().unwrap().success());
+    drop((shm, net));
 
     assert_eq!(image["ipcMode"], "shareable");
     let tmpfs = &image["tmpfs"][0];
     assert_eq!(
         (&tmpfs["destination"], &tmpfs["size"], &tmpfs["shared"]),
-        (&json!("/dev/shm"), &json!(8 << 20), &json!(false))
+        (&json!("/dev/shm"), &json!(64 << 20), &json!(false))
     );
     assert!(tmpfs["bytes"].as_u64().unwrap() > 0, "{tmpfs}");
     let needs = &image["needs"];

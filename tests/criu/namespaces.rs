@@ -5,18 +5,29 @@ use crate::{COUNTER, Checkpointed, namespace, ours_only, requires};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// A process in new namespaces, which others join by its pid.
+/// A process that has made namespaces, which others join by its pid.
 pub struct Owner(Child);
 
 impl Owner {
-    /// Starts it, with the options of unshare(1).
+    /// Starts one in new namespaces, with the options of unshare(1).
     pub fn new(options: &[&str]) -> Self {
+        Self::start(&[options, &["sleep", "1000"]].concat(), "uts")
+    }
+
+    /// Starts one with a pid namespace for its children. The first of them reaps the others: a process that is dead and
+    /// unreaped keeps its session's number from being used again.
+    pub fn of_pids() -> Self {
+        let line = ["--pid", "--fork", "--kill-child", "sh", "-c", "while true; do sleep 0.1; done"];
+        Self::start(&line, "pid_for_children")
+    }
+
+    fn start(line: &[&str], kind: &str) -> Self {
         let mut command = Command::new("unshare");
-        command.args(options).args(["sleep", "1000"]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let own = namespace(std::process::id() as i32, "uts");
-        crate::wait_until("the namespaces are there", || namespace(child.id() as i32, "uts") != own);
-        Self(child)
+        let child = command.args(line).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let this = Self(child.unwrap());
+        let own = namespace(std::process::id() as i32, kind);
+        crate::wait_until("the namespaces are there", || this.path(kind).read_link().is_ok_and(|it| it != own));
+        this
     }
 
     /// Returns the path of one of its namespaces.
@@ -78,22 +89,15 @@ fn the_hosts_network_stays_the_hosts() {
 fn a_joined_pid_namespace_is_joined_again() {
     requires!(root, criu);
     ours_only!("runc does not wait for the old process to be reaped");
-    let mut owner = Command::new("unshare");
-    // Its init reaps: a process that is dead and unreaped keeps its session's number from being used again.
-    owner.args(["--pid", "--fork", "--kill-child", "sh", "-c", "while true; do sleep 0.1; done"]);
-    let mut owner = owner.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let path = format!("/proc/{}/ns/pid_for_children", owner.id());
-    let own = namespace(std::process::id() as i32, "pid");
-    crate::wait_until("the namespace is there", || Path::new(&path).read_link().is_ok_and(|ns| ns != own));
-    let c = Checkpointed::run(Bundle::sh(COUNTER).namespace("pid", Some(Path::new(&path))));
+    let owner = Owner::of_pids();
+    let path = owner.path("pid_for_children");
+    let c = Checkpointed::run(Bundle::sh(COUNTER).namespace("pid", Some(&path)));
     c.checkpoint(&[]).ok();
     c.restore(&[]).ok();
-    assert_eq!(namespace(c.runtime.pid(), "pid"), Path::new(&path).read_link().unwrap());
+    assert_eq!(namespace(c.runtime.pid(), "pid"), path.read_link().unwrap());
     c.counts();
     c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
     c.runtime.leaves_nothing();
-    owner.kill().unwrap();
-    owner.wait().unwrap();
 }
 
 #[test]

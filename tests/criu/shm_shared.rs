@@ -275,6 +275,29 @@ fn a_neighbour_that_has_it_too_keeps_what_it_wrote() {
 }
 
 #[test]
+fn files_that_a_neighbour_changes_meanwhile_stay_open() {
+    requires!(root, criu);
+    ours_only!("other runtimes insist on their sizes");
+    let shm = HostTmpfs::new();
+    let owner = Checkpointed::run(with_shm(Bundle::sleep(), shm.path()));
+    let namespace = format!("/proc/{}/ns/ipc", owner.runtime.pid());
+    fs::write(shm.path().join("grows"), "one\n").unwrap();
+    fs::write(shm.path().join("shrinks"), "all of it\n").unwrap();
+    let script = "exec 3</dev/shm/grows 4<>/dev/shm/shrinks; read first <&3; echo $first >/dev/shm/seen
+        while true; do read next <&3 && echo $first $next >/dev/shm/seen; sleep 0.05; done";
+    let bundle = with_shm(Bundle::sh(script), shm.path()).namespace("ipc", Some(Path::new(&namespace)));
+    let c = Checkpointed::run(bundle);
+    wait_until("the first line is read", || shm.read("seen") == "one\n");
+    c.checkpoint(&[]).ok();
+    fs::write(shm.path().join("grows"), "one\ntwo\n").unwrap();
+    fs::write(shm.path().join("shrinks"), "").unwrap();
+    c.restore(&[]).ok();
+    wait_until("the second line is read", || shm.read("seen") == "one two\n");
+    c.runtime.exec_sh("echo more >>/proc/1/fd/4").ok();
+    assert_eq!(shm.read("shrinks"), "more\n");
+}
+
+#[test]
 fn large_files_without_a_name_are_dumped_unless_limited() {
     requires!(root, criu);
     ours_only!("other runtimes leave the limit at 1 MiB");
