@@ -62,3 +62,31 @@ install_packages() (
     apt-get -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 \
         install --yes --no-install-recommends "${absent[@]}" >/dev/null
 )
+
+# Points apt at Debian sid alone, of which it then knows packages (deb) or
+# sources (deb-src), until APT_CONFIG is unset. All of that is in a directory:
+# the machine's own configuration is not changed, signatures are checked as always,
+# and no package counts as installed.
+use_sid() {
+    local dir=$1 kind=$2 mirror
+    mirror=$(apt-get indextargets --format "\$(ORIGIN)|\$(LABEL)|\$(REPO_URI)" 'Created-By: Packages' |
+        sed -n 's/^Debian|Debian|//p' | head -n 1)
+    [ -n "$mirror" ] || die "none of apt's sources is a Debian archive, which sid's packages could come from"
+    printf '%s [signed-by=%s] %s sid main\n' \
+        "$kind" /usr/share/keyrings/debian-archive-keyring.gpg "$mirror" >"$dir/sources.list"
+    mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
+    : >"$dir/status"
+    cat >"$dir/apt.conf" <<CONF
+Dir::Etc::sourcelist "$dir/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::lists "$dir/lists";
+Dir::State::status "$dir/status";
+Dir::Cache "$dir/cache";
+Acquire::Check-Valid-Until "false";
+Acquire::Languages "none";
+Acquire::Retries "3";
+APT::Sandbox::User "root";
+CONF
+    export APT_CONFIG=$dir/apt.conf
+    apt-get -qq update
+}

@@ -12,7 +12,6 @@ wanted=4.2
 found() { { criu --version 2>/dev/null || true; } | sed -n 's/^Version: //p'; }
 
 build_from_sid() {
-    local mirror
     # Not local: the trap runs after this function has returned.
     dir=$(mktemp -d)
     trap 'rm -rf "$dir"' EXIT
@@ -21,27 +20,8 @@ build_from_sid() {
         libnl-route-3-dev libcap-dev libnet1-dev libbsd-dev uuid-dev libnftables-dev \
         libgnutls28-dev libaio-dev
 
-    mirror=$(apt-get indextargets --format "\$(ORIGIN)|\$(LABEL)|\$(REPO_URI)" 'Created-By: Packages' |
-        sed -n 's/^Debian|Debian|//p' | head -n 1)
-    if [ -z "$mirror" ]; then
-        echo "$0: none of apt's sources is a Debian archive; install CRIU 4.2 or newer by hand" >&2
-        exit 1
-    fi
-    printf 'deb-src [signed-by=%s] %s sid main\n' \
-        /usr/share/keyrings/debian-archive-keyring.gpg "$mirror" >"$dir/sources.list"
-    mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial" "$dir/source"
-    cat >"$dir/apt.conf" <<CONF
-Dir::Etc::sourcelist "$dir/sources.list";
-Dir::Etc::sourceparts "/dev/null";
-Dir::State::lists "$dir/lists";
-Dir::Cache "$dir/cache";
-Acquire::Check-Valid-Until "false";
-Acquire::Languages "none";
-Acquire::Retries "3";
-APT::Sandbox::User "root";
-CONF
-    export APT_CONFIG=$dir/apt.conf
-    apt-get -qq update
+    use_sid "$dir" deb-src
+    mkdir "$dir/source"
     (cd "$dir/source" && apt-get -qq source --download-only --tar-only criu)
     unset APT_CONFIG
 

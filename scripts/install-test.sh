@@ -17,3 +17,4 @@ install_packages "${packages[@]}"
 mapfile -t packages < <(lacking docker=docker-cli)
 install_packages "${packages[@]}"
 "$(dirname "$0")/databases.sh"
+"$(dirname "$0")/crun.sh"

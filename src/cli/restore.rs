@@ -5,7 +5,7 @@ use super::create::BundleArgs;
 use super::progress::Progress;
 use super::run::follow;
 use super::{Global, log, root, usage};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use stasis::container;
 use stasis::criu::options::RestoreOptions;
@@ -54,11 +54,21 @@ impl RestoreArgs {
     pub fn options(&self) -> Result<RestoreOptions> {
         Ok(RestoreOptions {
             options: self.criu.options()?,
-            lsm_profile: self.lsm_profile.clone(),
-            lsm_mount_context: self.lsm_mount_context.clone(),
+            lsm_profile: lsm_profile(self.lsm_profile.as_deref())?,
+            lsm_mount_context: self.lsm_mount_context.clone().filter(|context| !context.is_empty()),
             shm_policy: self.shm_policy.as_deref().map(shm_policy).transpose()?,
         })
     }
+}
+
+/// Reads a profile as CRIU does. An empty one is none, as with runc; `none:` is one that CRIU knows.
+fn lsm_profile(text: Option<&str>) -> Result<Option<String>> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let kind = text.split_once(':').map(|(kind, _)| kind);
+    if !kind.is_some_and(|kind| ["apparmor", "selinux", "none"].contains(&kind)) {
+        bail!("invalid --lsm-profile {text:?}: apparmor:NAME, selinux:CONTEXT or none: is expected");
+    }
+    Ok(Some(text.to_owned()))
 }
 
 fn shm_policy(word: &str) -> Result<Policy> {

@@ -8,7 +8,7 @@ use super::external_tmpfs::ExternalTmpfs;
 use super::progress::{Dumped, Event, Listener, Phase};
 use super::queues::{self, Queues};
 use super::tools::Tools;
-use super::{Container, Status, external, host_streams, open_files, preflight};
+use super::{Container, Status, external, host_streams, open_files, preflight, terminal};
 use crate::cgroup;
 use crate::criu::images::{self, Directories};
 use crate::criu::manifest::Manifest;
@@ -86,8 +86,17 @@ impl Container {
             require_lazy_pipe()?;
         }
         let manifest = Manifest::new(self.id(), version.to_string(), IpcMode::of(spec).as_str());
-        let mut dumping =
-            Dumping { container: self, images, status, manifest, tmpfs: Vec::new(), queues: None, shm: None, tell };
+        let mut dumping = Dumping {
+            container: self,
+            shell_job: asked.options.shell_job,
+            images,
+            status,
+            manifest,
+            tmpfs: Vec::new(),
+            queues: None,
+            shm: None,
+            tell,
+        };
         if !asked.pre_dump {
             dumping.tmpfs = self.external_tmpfs(spec, &asked.external_tmpfs)?;
             dumping.queues = self.queues(spec)?;
@@ -166,6 +175,8 @@ struct Dumping<'a> {
     manifest: Manifest,
     tmpfs: Vec<ExternalTmpfs>,
     queues: Option<Queues>,
+    /// Whether the terminal may be the caller's.
+    shell_job: bool,
     /// How much is in its /dev/shm.
     shm: Option<u64>,
     tell: Listener<'a>,
@@ -200,6 +211,9 @@ impl Dumping<'_> {
         }
         if let Some(queues) = &self.queues {
             self.manifest.queues = queues.write(self.images)?;
+        }
+        if !self.shell_job {
+            self.manifest.terminal_input = terminal::unread(self.container.state().pid)?;
         }
         self.manifest.save(self.images)
     }

@@ -5,17 +5,23 @@
 
 use super::create::{self, CreateOptions};
 use super::external_tmpfs::{self, Filled};
+use super::images_view::{self, ImagesView};
 use super::joined::{self, Joined};
+use super::left_out::LeftOut;
 use super::progress::{Event, Listener, Phase, Restored};
 use super::queues::Recreated;
-use super::restore_root::RestoreRoot;
 use super::rollback::Rollback;
 use super::state::{State, StateDir};
 use super::streams::{self, Streams};
 use super::tools::Tools;
 use super::work_images::WorkImages;
 use super::{
+<<<<<<< HEAD
     Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, shm, trees,
+=======
+    Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, restore_root,
+    restored_cgroups, shm, terminal,
+>>>>>>> clones
 };
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
@@ -23,6 +29,7 @@ use crate::criu::{
     Launch, Notification, Session, Task, external as names, is_taken_pid, require_features, shared_files,
 };
 use crate::error::{Context, Error, Result};
+use crate::plan::mounts::CgroupView;
 use crate::plan::namespaces::{self, Join, Kind, Namespace};
 use crate::plan::process::cstring;
 use crate::plan::{RootfsPlan, idmap};
@@ -56,6 +63,7 @@ pub fn restore(
     own_namespaces::leave_out(&mut config.spec);
     spec::validate::spec(&config.spec)?;
     let directories = Directories::open(&asked.options.image_path, asked.options.work_path.as_deref())?;
+    directories.require_writable(RESTORE_LOG)?;
     let joined = Joined::open(&config.spec, asked)?;
     let streams = streams::prepare(create::has_terminal(&config.spec), &options.streams)?;
     let files = host_streams::prepare(&asked.options.image_path, &streams.inside)?;
@@ -69,7 +77,7 @@ pub fn restore(
     });
     shm::share(&mut config, &dir)?;
     let (cgroup_plan, view) = create::plan_cgroup(&config.spec, id, options)?;
-    let cgroup = create::make_cgroup(cgroup_plan.as_ref())?;
+    let cgroup = restored_cgroups::make(cgroup_plan.as_ref(), asked.options.cgroup_mode)?;
     undo.add("cgroup", {
         let cgroup = cgroup.clone();
         move || cgroup.remove()
@@ -85,6 +93,7 @@ pub fn restore(
         state,
         asked,
         console: None,
+        terminal: None,
         init: None,
         others: children(),
         filled: Filled::default(),
@@ -94,7 +103,11 @@ pub fn restore(
         queues,
         tell,
     };
+<<<<<<< HEAD
     let restored = restoring.run(plan, &directories, streams).and_then(|started| {
+=======
+    let restored = restoring.run((&plan, &view), &directories, streams).and_then(|started| {
+>>>>>>> clones
         super::announce(&started, options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
         Ok(started)
     });
@@ -116,6 +129,8 @@ struct Restoring<'a> {
     asked: &'a RestoreOptions,
     /// Who receives its terminal.
     console: Option<OwnedFd>,
+    /// Its terminal, until there is in it what was.
+    terminal: Option<OwnedFd>,
     /// Its init, as soon as there is one.
     init: Option<OwnedFd>,
     /// Children that are not its processes: those that were there before.
@@ -137,12 +152,15 @@ struct Restoring<'a> {
 struct Setting<'a> {
     plan: &'a RootfsPlan,
     rootfs: OwnedFd,
+    left_out: LeftOut,
     directories: &'a Directories,
+    view: Option<ImagesView>,
     joined: Vec<(Join, Option<OwnedFd>)>,
     stdio: [Option<OwnedFd>; 3],
 }
 
 impl Restoring<'_> {
+<<<<<<< HEAD
     fn run(&mut self, mut plan: RootfsPlan, directories: &Directories, mut streams: Streams) -> Result<Started> {
         let (spec, images) = (&self.config.spec, &self.asked.options.image_path);
         self.filled = external_tmpfs::fill(spec, &self.state.bundle, images, self.asked.shm_policy)?;
@@ -150,13 +168,32 @@ impl Restoring<'_> {
         mount_points::make(&plan, rootfs.as_fd())?;
         let _mapped = trees::attach_id_mapped(&mut plan, &self.dir)?;
         self.change_images()?;
+=======
+    fn run(
+        &mut self,
+        (plan, shown): (&RootfsPlan, &CgroupView),
+        directories: &Directories,
+        mut streams: Streams,
+    ) -> Result<Started> {
+        let (spec, images) = (&self.config.spec, &self.asked.options.image_path);
+        self.filled = external_tmpfs::fill(spec, &self.state.bundle, images, self.asked.shm_policy)?;
+        let rootfs = external::open_directory(&self.state.rootfs)?;
+        mount_points::make(plan, rootfs.as_fd())?;
+>>>>>>> clones
         let joined = self.open_namespaces()?;
         let (stdio, console) = streams.take_inside();
         self.console = console;
         let linux = crate::plan::linux(&self.config.spec)?;
         let root_group = idmap::plan(linux)?.and_then(|maps| maps.groups.outside(0));
+<<<<<<< HEAD
         let _admitted = root_group.map(|gid| directories.admit(gid)).transpose()?;
         let setting = Setting { plan: &plan, rootfs, directories, joined, stdio: self.stdio(stdio)? };
+=======
+        let (_admitted, view) = images_view::open_to(root_group, directories, images, &self.dir)?;
+        self.change_images(root_group.is_some())?;
+        let left_out = LeftOut::find(images, plan, rootfs.as_fd(), shown, &self.dir)?;
+        let setting = Setting { plan, rootfs, left_out, directories, view, joined, stdio: self.stdio(stdio)? };
+>>>>>>> clones
         let shares_pids = setting.joined.iter().any(|(join, _)| join.kind == Kind::Pid);
         let start = Instant::now();
         while let Err(err) = self.attempt(&setting) {
@@ -191,11 +228,12 @@ impl Restoring<'_> {
         // CRIU restores into the cgroups that it is in itself.
         self.state.cgroup.attach(session.pid())?;
 
-        let root = RestoreRoot::mount(&self.state.rootfs, &self.dir)?;
+        let root = restore_root::mount(&self.state.rootfs, &self.dir)?;
         let mut target = self.target(setting, root.path(), session.pid())?;
         queues.iter().try_for_each(|queues| queues.tell(&mut target))?;
-        let wanted =
-            options::restore(self.asked, target, WorkImages::in_place(self.images.as_ref(), setting.directories));
+        let mut fds = WorkImages::in_place(self.images.as_ref(), setting.directories);
+        fds.images = setting.view.as_ref().map_or(fds.images, |view| view.opened.as_raw_fd());
+        let wanted = options::restore(self.asked, target, fds);
         session.run(Task::Restore, wanted, &mut |notification| self.notified(notification)).map(drop)
     }
 
@@ -208,8 +246,9 @@ impl Restoring<'_> {
             mounts: names::restored_mounts(&binds, !setting.plan.masked_paths.is_empty()),
             inherited: names::inherited_pipes(&descriptors),
             joined: Vec::new(),
-            cgroups: cgroups_of(criu)?,
+            cgroups: restored_cgroups::of(criu)?,
         };
+        setting.left_out.mounts.iter().for_each(|mount| names::add(&mut target.mounts, &mount.key, &mount.value));
         target.inherited.extend(self.files.iter().map(|(fd, key)| (fd.as_raw_fd(), key.clone())));
         for (join, fd) in &setting.joined {
             target_namespace(&mut target, join, fd.as_ref())?;
@@ -217,12 +256,15 @@ impl Restoring<'_> {
         Ok(target)
     }
 
-    /// Makes other images for CRIU, if something of the container has changed without it.
-    fn change_images(&mut self) -> Result<()> {
+    /// Makes other images for CRIU, if something of the container has changed without it, or they hold what is not the
+    /// container's.
+    fn change_images(&mut self, in_userns: bool) -> Result<()> {
         let (images, others) = (&self.asked.options.image_path, &self.filled.others);
-        if self.joined.changes_images() || !others.is_empty() {
+        let cgroups = restored_cgroups::without_others(&self.state.cgroup, images, in_userns)?;
+        if self.joined.changes_images() || !others.is_empty() || cgroups.is_some() {
             let changed = self.images.insert(WorkImages::make(images, &self.dir)?);
             shared_files::forget_sizes(images, changed.path(), others)?;
+            cgroups.map(|(name, image)| image.save(&changed.path().join(name))).transpose()?;
         }
         Ok(())
     }
@@ -268,10 +310,13 @@ impl Restoring<'_> {
                 // Where no namespace is created there is no earlier word of it.
                 self.adopt(pid)?;
                 self.joined.finish()?;
+                if let Some(master) = self.terminal.take() {
+                    terminal::put_back(master.as_fd(), &self.asked.options.image_path)?;
+                }
                 self.dir.save_config(&self.config)?;
                 self.dir.save(&self.state)
             }
-            Notification::OrphanPtsMaster(master) => self.send_terminal(&master),
+            Notification::OrphanPtsMaster(master) => self.send_terminal(master),
             _ => Ok(()),
         }
     }
@@ -306,16 +351,14 @@ impl Restoring<'_> {
         hooks::run("createRuntime", listed.create_runtime().as_ref(), &self.state.bundle, &state)
     }
 
-    fn send_terminal(&self, master: &OwnedFd) -> Result<()> {
-        match &self.console {
-            Some(socket) => {
-                socket::send(socket.as_fd(), b"/dev/ptmx", Some(master.as_fd())).context(|| "send the terminal")
-            }
-            None => {
-                log::warn!("nobody takes the terminal of the restored processes: they will be hung up");
-                Ok(())
-            }
-        }
+    fn send_terminal(&mut self, master: OwnedFd) -> Result<()> {
+        let Some(socket) = &self.console else {
+            let text = "the image has a terminal, and process.terminal of the configuration is not set";
+            return Err(Error::invalid(text));
+        };
+        socket::send(socket.as_fd(), b"/dev/ptmx", Some(master.as_fd())).context(|| "send the terminal")?;
+        self.terminal = Some(master);
+        Ok(())
     }
 
     fn started(&mut self, streams: Streams) -> Result<Started> {
@@ -359,13 +402,6 @@ fn target_namespace(target: &mut RestoreTarget, join: &Join, opened: Option<&Own
         _ => target.joined.push((join.kind.proc_name().to_owned(), external::text(&join.path)?)),
     }
     Ok(())
-}
-
-/// Returns the cgroups that a process is in: controllers, one by one, and path.
-fn cgroups_of(pid: i32) -> Result<Vec<(String, String)>> {
-    let file = format!("/proc/{pid}/cgroup");
-    let text = std::fs::read_to_string(&file).context(|| format!("read {file}"))?;
-    Ok(names::cgroup_roots(&text))
 }
 
 /// Returns the processes that are children of the calling thread; none where the kernel does not tell

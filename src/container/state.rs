@@ -22,7 +22,12 @@ const FIFO: &str = "exec.fifo";
 const CRIU_ROOT: &str = "criu-root";
 const CRIU_TOOLS: &str = "criu-tools";
 const CRIU_IMAGES: &str = "criu-images";
+<<<<<<< HEAD
 const MOUNTS: &str = "mounts";
+=======
+const QUEUES: &str = "mqueue";
+const MASKS: &str = "masks";
+>>>>>>> clones
 const SHM: &str = "shm";
 
 /// What later commands need to know of a container. Its status is not among it: that is asked of the kernel.
@@ -173,6 +178,11 @@ impl StateDir {
         self.0.join(MOUNTS)
     }
 
+    /// Returns where what hides directories is mounted while the container is restored.
+    pub fn masks(&self) -> PathBuf {
+        self.0.join(MASKS)
+    }
+
     /// Returns where the /dev/shm of a shareable container is mounted, unless somebody else has done that.
     pub fn shm(&self) -> PathBuf {
         self.0.join(SHM)
@@ -182,9 +192,14 @@ impl StateDir {
     pub fn remove(&self) -> Result<()> {
         // Left by a restore that was killed: everything that is in the root file system would go.
         detach(&self.criu_root())?;
+<<<<<<< HEAD
         for mount in std::fs::read_dir(self.mounts()).into_iter().flatten().flatten() {
             detach(&mount.path())?;
         }
+=======
+        detach(&self.queues())?;
+        detach(&self.masks())?;
+>>>>>>> clones
         // Its content stays for those who have it bound.
         detach(&self.shm())?;
         match std::fs::remove_dir_all(&self.0) {

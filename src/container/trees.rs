@@ -116,7 +116,7 @@ fn copied_up(plan: &RootfsPlan, step: &MountStep, parameters: &[Parameter]) -> R
         Err(Errno::ENOENT) => None,
         Err(errno) => return Err(errno).context(|| "open what is to be copied"),
     };
-    let mode = from.as_ref().map(|from| mode(from)).transpose()?;
+    let mode = from.as_ref().map(mode).transpose()?;
     let mode = mode.as_ref().map(|mode| (c"mode", Some(mode.as_c_str())));
     // The first of two counts less, so a mode that was asked for stays.
     let parameters = mode.into_iter().chain(parameters.iter().map(Parameter::pair));

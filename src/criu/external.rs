@@ -53,7 +53,7 @@ pub fn restored_mounts(binds: &[Bind], masked: bool) -> Vec<ExternalMount> {
 
 /// Adds an external mount, unless there is one with that key: a container's device node may be there already, bound
 /// from another node of the host.
-fn add(all: &mut Vec<ExternalMount>, key: &str, value: &str) {
+pub fn add(all: &mut Vec<ExternalMount>, key: &str, value: &str) {
     if !all.iter().any(|mount| mount.key == key) {
         all.push(ExternalMount { key: key.to_owned(), value: value.to_owned() });
     }

@@ -140,6 +140,12 @@ impl Message {
         self.0.add_length_delimited(field, message.bytes());
     }
 
+    /// Gives a repeated field these messages.
+    pub fn set_messages(&mut self, field: u32, messages: &[Self]) {
+        self.0.remove(field);
+        messages.iter().for_each(|message| self.0.add_length_delimited(field, message.bytes()));
+    }
+
     /// Takes a field away.
     pub fn remove(&mut self, field: u32) {
         self.0.remove(field);

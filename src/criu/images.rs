@@ -5,6 +5,8 @@
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{AccessFlags, access};
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, Write};
@@ -51,6 +53,13 @@ impl Directories {
         Ok(Self { images: opened, work: Some(open_directory(work)?), work_path: work.to_owned(), made })
     }
 
+    /// Checks that CRIU can write the log called `name`, without which it says but a number.
+    pub fn require_writable(&self, name: &str) -> Result<()> {
+        let attempt =
+            || format!("write {name} in {}, unless --work-path names another place", self.work_path.display());
+        access(&self.work_path, AccessFlags::W_OK).context(attempt)
+    }
+
     /// Removes those that were not there before, unless there is something in them: a log is kept.
     pub fn take_back(&self) {
         for path in &self.made {
@@ -77,38 +86,42 @@ impl Directories {
 
 /// A group's admission to a directory, which ends with this value.
 #[derive(Debug)]
-pub struct Admission<'a> {
-    directory: &'a File,
+pub struct Admission {
+    /// The directory, which nobody else changes the mode of meanwhile.
+    directory: Flock<File>,
     before: Metadata,
 }
 
 impl Directories {
     /// Lets the group `gid` look up images while they are restored, if not everybody may.
     ///
-    /// In a user namespace it is its root that looks up images, and the directory is only open to the host's.
-    pub fn admit(&self, gid: u32) -> Result<Option<Admission<'_>>> {
+    /// In a user namespace it is its root that looks up images, and the directory is only open to the host's. Who else
+    /// restores from it into a user namespace waits: of two at a time the first to end would shut the other out.
+    pub fn admit(&self, gid: u32) -> Result<Option<Admission>> {
         const OTHERS_SEARCH: u32 = 0o001;
-        let directory = &self.images;
+        let directory = self.images.try_clone().context(|| "duplicate a descriptor")?;
+        let directory = Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
+        let directory = directory.context(|| "lock the images")?;
         let before = directory.metadata().context(|| "stat the images")?;
         if before.mode() & OTHERS_SEARCH != 0 {
             return Ok(None);
         }
         let attempt = || format!("let group {gid} search the images");
-        fchown(directory, None, Some(gid)).context(attempt)?;
+        fchown(&*directory, None, Some(gid)).context(attempt)?;
         let admission = Admission { directory, before };
         // The group's old members lose what they had: it is another group for now.
         let mode = admission.before.mode() & !0o070 | 0o010;
-        directory.set_permissions(Permissions::from_mode(mode)).context(attempt)?;
+        admission.directory.set_permissions(Permissions::from_mode(mode)).context(attempt)?;
         Ok(Some(admission))
     }
 }
 
-impl Drop for Admission<'_> {
+impl Drop for Admission {
     fn drop(&mut self) {
         let mode = Permissions::from_mode(self.before.mode());
-        let back = fchown(self.directory, None, Some(self.before.gid()));
+        let back = fchown(&*self.directory, None, Some(self.before.gid()));
         if let Err(err) = back.and_then(|()| self.directory.set_permissions(mode)) {
-            log::warn!("give the images their owner and mode back: {err}");
+            log::warn!("give the images their group and mode back: {err}");
         }
     }
 }

@@ -39,6 +39,9 @@ pub struct Manifest {
     /// The POSIX message queues, if there were any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<Queues>,
+    /// What was typed on the terminal and was not read yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub terminal_input: Vec<u8>,
 }
 
 /// A tmpfs that was mounted from outside.

@@ -3,12 +3,14 @@
 //! What lives here knows CRIU and nothing of a container's life: no state, no locks, no cgroups, no hooks.
 //! [`container`](crate::container) puts those together with a [`Session`] for the verbs checkpoint and restore.
 
+pub mod cgroup_image;
 pub mod external;
 mod gzip;
 pub mod image;
 pub mod images;
 pub mod inspect;
 pub mod manifest;
+pub mod mount_images;
 pub mod namespace_images;
 mod notify;
 pub mod obstacles;

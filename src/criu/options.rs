@@ -215,6 +215,7 @@ pub fn restore(asked: &RestoreOptions, target: RestoreTarget, directories: Direc
         inherit_fd: target.inherited.into_iter().map(inherited).collect(),
         join_ns: target.joined.into_iter().map(joined).collect(),
         cg_root: target.cgroups.into_iter().map(cgroup_root).collect(),
+        manage_cgroups_mode: Some(EnumOrUnknown::new(restored_cgroups(asked.options.cgroup_mode))),
         // Makes the restored tree our child, not CRIU's, so that it can be waited for.
         rst_sibling: Some(true),
         // Device numbers may differ where the checkpoint is restored.
@@ -279,6 +280,15 @@ fn cgroup_mode(mode: CgroupMode) -> Criu_cg_mode {
         CgroupMode::Full => Criu_cg_mode::FULL,
         CgroupMode::Strict => Criu_cg_mode::STRICT,
         CgroupMode::Ignore => Criu_cg_mode::IGNORE,
+    }
+}
+
+/// Returns what CRIU does about cgroups at a restore. It finds the container's own, which is made for it beforehand: that
+/// it was not there is the caller's to see.
+fn restored_cgroups(mode: CgroupMode) -> Criu_cg_mode {
+    match mode {
+        CgroupMode::Strict => Criu_cg_mode::FULL,
+        other => cgroup_mode(other),
     }
 }
 
@@ -475,6 +485,10 @@ mod tests {
         for (mode, expected) in cases {
             let found = dumped(|asked| asked.options.cgroup_mode = mode);
             assert_eq!(found.manage_cgroups_mode.unwrap().enum_value().unwrap(), expected);
+            let found = restored(|asked| asked.options.cgroup_mode = mode).manage_cgroups_mode;
+            // What is made beforehand is not to be made again.
+            let expected = if mode == CgroupMode::Strict { Criu_cg_mode::FULL } else { expected };
+            assert_eq!(found, Some(EnumOrUnknown::new(expected)));
         }
     }
 

@@ -13,6 +13,8 @@ mod process;
 pub mod report;
 mod rootfs;
 
+pub use rootfs::empty_file_system;
+
 use crate::handshake::{Inside, Message};
 use crate::plan::InitPlan;
 use crate::plan::step::{Failure, Step};

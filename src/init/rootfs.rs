@@ -247,6 +247,16 @@ fn existing(root: BorrowedFd<'_>, path: &CStr) -> sys::Result<Option<OwnedFd>> {
     }
 }
 
+/// Makes a file system that has nothing in it and never will.
+pub fn empty_file_system() -> sys::Result<OwnedFd> {
+    let fs = mount::fsopen(c"tmpfs")?;
+    mount::fsconfig_flag(fs.as_fd(), c"ro")?;
+    mount::fsconfig_string(fs.as_fd(), c"nr_inodes", c"1")?;
+    mount::fsconfig_string(fs.as_fd(), c"size", c"4k")?;
+    mount::fsconfig_create(fs.as_fd())?;
+    mount::fsmount(fs.as_fd(), libc::MOUNT_ATTR_RDONLY)
+}
+
 /// What hidden paths show: /dev/null for files, one empty tmpfs for all directories.
 #[derive(Default)]
 struct Mask {
@@ -266,12 +276,7 @@ impl Mask {
         if let Some(empty) = &self.empty {
             return mount::attach(mount::clone_tree(empty.as_fd(), false)?.as_fd(), place);
         }
-        let fs = mount::fsopen(c"tmpfs")?;
-        mount::fsconfig_flag(fs.as_fd(), c"ro")?;
-        mount::fsconfig_string(fs.as_fd(), c"nr_inodes", c"1")?;
-        mount::fsconfig_string(fs.as_fd(), c"size", c"4k")?;
-        mount::fsconfig_create(fs.as_fd())?;
-        let empty = mount::fsmount(fs.as_fd(), libc::MOUNT_ATTR_RDONLY)?;
+        let empty = empty_file_system()?;
         mount::attach(empty.as_fd(), place)?;
         self.empty = Some(empty);
         Ok(())

@@ -7,14 +7,20 @@
 // A test fails by panicking; clippy's own exceptions end at functions that are no #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cgroups;
+mod clones;
+mod crun;
 mod failure;
 mod holder;
+mod hooks;
 mod inspect;
 mod joined;
 mod killed;
 mod leaks;
+mod lsm;
 mod memory;
 mod namespaces;
+mod peer;
 mod preflight;
 mod progress;
 mod queues;
@@ -22,6 +28,7 @@ mod roundtrip;
 mod shareable;
 mod shm_shared;
 mod streams;
+mod terminals;
 mod tmpfs;
 #[macro_use]
 #[path = "../support/mod.rs"]

@@ -244,6 +244,31 @@ fn memory_is_dumped_by_stages_or_that_is_refused() {
     c.remembers(18);
 }
 
+#[test]
+fn a_clone_is_dumped_by_stages_or_that_is_refused() {
+    requires!(root, criu);
+    let first = Checkpointed::run(keeper());
+    first.remembers(2);
+    first.checkpoint(&["--leave-running"]).ok();
+    let clone = Checkpointed::of(keeper());
+    clone.restore(&["--image-path", first.images().to_str().unwrap()]).ok();
+    clone.remembers(2);
+    let stage = clone.place.path().join("1");
+    if !tracks_memory() {
+        return is_refused(&clone, stage.to_str().unwrap());
+    }
+    clone.checkpoint(&["--image-path", stage.to_str().unwrap(), "--pre-dump"]).ok();
+    clone.checkpoint(&["--parent-path", "../1"]).ok();
+    let parent = clone.images().join("parent").canonicalize().unwrap();
+    assert_eq!(parent, stage.canonicalize().unwrap());
+    // Another one of what has only its changes: its parent is found beside the images.
+    let other = Checkpointed::of(keeper());
+    let images = clone.images();
+    other.restore(&["--image-path", images.to_str().unwrap(), "--parent-path", "../1"]).ok();
+    other.remembers(18);
+    first.remembers(18);
+}
+
 /// Expects every stage to be refused in one line, before anything is done.
 #[track_caller]
 fn is_refused(c: &Checkpointed, images: &str) {

@@ -180,3 +180,18 @@ fn files_of_an_id_mapped_mount_keep_their_owners() {
     c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
     c.runtime.leaves_nothing();
 }
+
+#[test]
+fn on_cgroup_v2_a_user_namespace_sees_its_cgroup_again() {
+    requires!(root, criu, cgroup_v2);
+    ours_only!("runc leaves it to the caller to make the images readable");
+    // It may not mount the hierarchy, which is the host's, so it has a part of the host's mount.
+    let bundle = Bundle::sh(COUNTER).layout(Layout::V2).without_namespace("cgroup");
+    let c = Checkpointed::run(bundle.user_namespace(200_000));
+    c.round_trip();
+    c.counts();
+    let inside = c.runtime.exec(&["cat", "/sys/fs/cgroup/cgroup.procs"]).ok();
+    assert!(inside.lines().contains(&"1"), "{inside}");
+    c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
+    c.runtime.leaves_nothing();
+}

@@ -1,6 +1,7 @@
 //! A tmpfs of the container's own: what is in it, to the last attribute, and that other runtimes understand its image.
 
-use crate::support::{Bundle, Output, wait_until};
+use crate::peer::Peer;
+use crate::support::{Bundle, wait_until};
 use crate::{Checkpointed, children, ours_only, path_with, programs, requires};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -213,45 +214,6 @@ impl Checkpointed {
     }
 }
 
-/// The machine's runc, for the container of a bundle and images of ours, with a state directory of its own.
-struct Runc<'a>(&'a Checkpointed);
-
-impl Runc<'_> {
-    #[track_caller]
-    fn run(&self, args: &[&str]) -> Output {
-        let mut command = Command::new("runc");
-        command.arg("--root").arg(self.0.place.path().join("runc")).args(args).arg(self.0.runtime.id());
-        command.stdin(Stdio::null());
-        self.0.runtime.output_of(command)
-    }
-
-    /// Runs a verb that leaves a container behind, whose streams are not to be files: CRIU cannot dump those.
-    #[track_caller]
-    fn detached(&self, args: &[&str]) {
-        let line = [args, &["--detach", "--bundle", self.0.bundle()]].concat();
-        let script = "exec </dev/null >/dev/null 2>&1; exec \"$@\"";
-        let mut command = Command::new("sh");
-        command.args(["-c", script, "sh", "runc", "--root"]).arg(self.0.place.path().join("runc"));
-        self.0
-            .runtime
-            .output_of({
-                command.args(line).arg(self.0.runtime.id());
-                command
-            })
-            .ok();
-    }
-
-    fn shm(&self) -> PathBuf {
-        shm(i32::try_from(self.run(&["state"]).ok().json()["pid"].as_i64().unwrap()).unwrap())
-    }
-}
-
-impl Drop for Runc<'_> {
-    fn drop(&mut self) {
-        self.run(&["delete", "--force"]);
-    }
-}
-
 #[test]
 fn all_of_it_comes_back() {
     requires!(root, criu, tmpfs_xattrs);
@@ -278,9 +240,9 @@ fn runc_restores_it() {
     fill(&c.shm());
     let before = without_attributes(tree(&c.shm()));
     c.checkpoint(&[]).ok();
-    let runc = Runc(&c);
+    let runc = Peer::new(&c, "runc");
     runc.detached(&["restore", "--image-path", c.images().to_str().unwrap()]);
-    assert_same(&tree(&runc.shm()), &before);
+    assert_same(&tree(&runc.path("/dev/shm")), &before);
 }
 
 #[test]
@@ -333,11 +295,11 @@ fn what_runc_dumped_is_restored() {
     requires!(root, criu, runc, tmpfs_xattrs);
     ours_only!("it is about images of runc's");
     let c = Checkpointed::of(Bundle::sleep());
-    let runc = Runc(&c);
+    let runc = Peer::new(&c, "runc");
     runc.detached(&["run"]);
-    fill(&runc.shm());
-    let mut before = without_attributes(tree(&runc.shm()));
-    runc.run(&["checkpoint", "--image-path", c.images().to_str().unwrap()]).ok();
+    fill(&runc.path("/dev/shm"));
+    let mut before = without_attributes(tree(&runc.path("/dev/shm")));
+    runc.checkpoint();
     c.restore(&[]).ok();
     // Its archive has whole seconds.
     before.values_mut().for_each(|entry| entry.modified.1 = 0);

@@ -27,7 +27,7 @@ pub use keeper::keeps;
 pub use output::Output;
 pub use program::program;
 pub use remains::{cycles, files};
-pub use requirements::{DATABASES, Lacking, is_oracle, lacks, skip};
+pub use requirements::{CRUN, DATABASES, Lacking, is_oracle, lacks, skip};
 pub use runtime::{Layout, Runtime, wait_until};
 
 /// Ends the test, as skipped, unless the machine has everything that is named: `requires!(root, criu)`.

@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Where scripts/databases.sh puts a root file system with database servers.
 pub const DATABASES: &str = "/var/cache/stasis/databases";
 
+/// Where scripts/crun.sh puts a crun that makes checkpoints.
+pub const CRUN: &str = "/var/cache/stasis/crun/crun";
+
 /// Why a prerequisite is not there.
 pub type Lacking = Option<String>;
 
@@ -49,6 +52,7 @@ fn lacking(name: &str) -> Lacking {
         "cgroup_v2" => (!has_v2()).then(|| "needs cgroup v2".into()),
         "runc" => program("runc"),
         "tmpfs_xattrs" => (!has_tmpfs_xattrs()).then(|| "needs user.* attributes on tmpfs (Linux 6.6)".into()),
+        "crun" => (!Path::new(CRUN).exists()).then(|| format!("needs {CRUN}, of scripts/crun.sh")),
         "docker" => program("dockerd").or_else(|| program("docker")),
         "containerd" => program("containerd").or_else(|| program("ctr")),
         "podman" => program("podman").or_else(|| program("conmon")),

@@ -77,14 +77,7 @@ impl Runtime {
     /// Returns a command line of the runtime, to be changed before [`Self::output_of`] carries it out.
     pub fn command(&self, args: &[impl AsRef<OsStr>]) -> Command {
         let program = Self::program();
-        let mut command = match self.bundle.shown_layout().script() {
-            None => Command::new(program),
-            Some(script) => {
-                let mut command = Command::new("unshare");
-                command.args(["--mount", "sh", "-ec", script, "sh"]).arg(program);
-                command
-            }
-        };
+        let mut command = self.bundle.shown_layout().command(program);
         command.arg("--root").arg(self.root()).args(args).stdin(Stdio::null());
         command
     }
@@ -284,13 +277,23 @@ impl Drop for Runtime {
 }
 
 impl Layout {
+    /// Returns a command that finds the layout.
+    pub fn command(self, program: impl AsRef<OsStr>) -> Command {
+        let Some(script) = self.script() else { return Command::new(program) };
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", script, "sh"]).arg(program);
+        command
+    }
+
     /// Returns what makes the layout, in a mount namespace of the command's own, and then becomes the command.
     fn script(self) -> Option<&'static str> {
         match self {
             Layout::Host => None,
-            Layout::V1 => {
-                Some("if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi; exec \"$@\"")
-            }
+            // Whoever takes what is below for a hierarchy, as crun does, makes directories that nobody removes.
+            Layout::V1 => Some(
+                "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; \
+                 mount -t tmpfs tmpfs /sys/fs/cgroup/unified; fi; exec \"$@\"",
+            ),
             Layout::V2 => Some("mount -t cgroup2 cgroup2 /sys/fs/cgroup; exec \"$@\""),
         }
     }

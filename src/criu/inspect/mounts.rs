@@ -2,6 +2,7 @@
 
 use super::directory::Directory;
 use crate::criu::image::Message;
+use crate::criu::mount_images::{destination, key};
 use crate::error::Result;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -59,7 +60,7 @@ pub fn read(images: &mut Directory, namespace: u64) -> Result<Vec<Mount>> {
     let is_whole = |entry: &&Message| entry.text(6).is_some_and(|root| root == "/");
     // What is also mounted from outside is the host's, wherever else it is. A file may be the container's own all the
     // same: runc masks with /dev/null of the container.
-    let outside = entries.iter().filter(is_whole).filter(|entry| external(entry).is_some()).map(device);
+    let outside = entries.iter().filter(is_whole).filter(|entry| key(entry).is_some()).map(device);
     let outside: BTreeSet<u64> = outside.collect();
     let mut saved = BTreeSet::new();
     let mut mounts: Vec<Mount> = Vec::new();
@@ -72,27 +73,16 @@ pub fn read(images: &mut Directory, namespace: u64) -> Result<Vec<Mount>> {
             images.need(archive.clone());
         }
         mounts.push(Mount {
-            destination: destination(&entry.text(7).unwrap_or_default()),
+            destination: destination(entry),
             kind: type_name(kind, entry),
             source: entry.text(8).unwrap_or_default(),
             root: Some(root).filter(|root| root != "/"),
-            external: external(entry),
+            external: key(entry),
             archive_bytes: if is_own { images.size(&archive) } else { None },
         });
     }
     mounts.sort_by(|a, b| a.destination.cmp(&b.destination));
     Ok(mounts)
-}
-
-/// Returns the name of what a mount is given at a restore; older images only say that there is one.
-fn external(entry: &Message) -> Option<String> {
-    let unnamed = || entry.flag(13).then(|| entry.text(6).unwrap_or_default());
-    entry.text(18).filter(|key| !key.is_empty()).or_else(unnamed)
-}
-
-/// Returns a mount point with the root of the container as `/`: CRIU writes it relative to that, with or without a dot.
-fn destination(path: &str) -> String {
-    format!("/{}", path.trim_start_matches('.').trim_start_matches('/'))
 }
 
 fn type_name(kind: u64, entry: &Message) -> String {

@@ -1,7 +1,7 @@
 //! What a restore needs to be given: options, and replacements for what is not in the image.
 
-use super::Image;
 use super::files::Files;
+use super::{Image, Mount};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -41,14 +41,23 @@ impl Needs {
             .chain(queues.clone().flat_map(|all| &all.mounts))
             .chain(queues.flat_map(|all| &all.queues).flat_map(|queue| &queue.keys))
             .collect();
-        let external: BTreeSet<&String> = image.mounts.iter().filter_map(|mount| mount.external.as_ref()).collect();
+        let needed = image.mounts.iter().filter(|mount| !is_mask(mount));
+        let external: BTreeSet<&String> = needed.filter_map(|mount| mount.external.as_ref()).collect();
         let given = image.namespaces.iter().filter(|namespace| matches!(namespace.scope, "external" | "joined"));
         Self {
             options: options.into_iter().filter_map(|(option, needed)| needed.then_some(option)).collect(),
-            // What hides a masked file is the same everywhere.
-            mounts: external.into_iter().filter(|key| *key != "/dev/null" && !ours.contains(key)).cloned().collect(),
+            mounts: external.into_iter().filter(|key| !ours.contains(key)).cloned().collect(),
             namespaces: given.map(|namespace| namespace.kind).collect(),
             files: files.external().into_iter().filter(|key| !ours.contains(key)).collect(),
         }
     }
+}
+
+/// Says whether a mount only hides what is there, which a restore does by itself: with /dev/null, and directories with
+/// an empty one that only crun has outside of the container.
+fn is_mask(mount: &Mount) -> bool {
+    let key = mount.external.as_deref().unwrap_or_default();
+    let of_the_kernel = ["/proc/", "/sys/"].iter().any(|top| mount.destination.starts_with(top));
+    key == "/dev/null"
+        || of_the_kernel && (mount.root.as_deref() == Some("/null") || key.ends_with("/.empty-directory"))
 }
