@@ -1,7 +1,8 @@
-//! Images in a directory that cannot be opened to the root of a user namespace, since nothing of it can be changed: a
-//! view of it that can be looked up by whoever has it.
+//! Images that cannot be opened to the root of a user namespace in their own directory, since nothing of it can be changed
+//! or since something else is to be seen there: a view that can be looked up by whoever has it.
 
 use super::state::StateDir;
+use super::work_images::WorkImages;
 use crate::criu::images::{Admission, Directories};
 use crate::error::{Context, ErrorKind, Result};
 use crate::plan::process::cstring;
@@ -18,17 +19,22 @@ use std::path::{Path, PathBuf};
 pub struct ImagesView {
     /// Its directory.
     pub opened: OwnedFd,
-    top: PathBuf,
+    /// The topmost layer, if there is nothing in it.
+    empty: Option<PathBuf>,
 }
 
-/// Lets the group of a user namespace's root look up images while they are restored, in place or in a view of them.
+/// Lets the group of a user namespace's root look up images while they are restored, in place or in a view of them, and
+/// of what has `changed` in them.
 pub fn open_to(
     group: Option<u32>,
     directories: &Directories,
     images: &Path,
-    dir: &StateDir,
+    (changed, dir): (Option<&WorkImages>, &StateDir),
 ) -> Result<(Option<Admission>, Option<ImagesView>)> {
     let Some(gid) = group else { return Ok((None, None)) };
+    if let Some(changed) = changed {
+        return Ok((None, Some(ImagesView { opened: layered(changed.path(), images)?, empty: None })));
+    }
     match directories.admit(gid) {
         Err(err) if err.kind() == ErrorKind::System(Errno::EROFS) => Ok((None, Some(ImagesView::make(images, dir)?))),
         admitted => Ok((admitted?, None)),
@@ -36,28 +42,32 @@ pub fn open_to(
 }
 
 impl ImagesView {
-    /// Makes a view of `images`. What lies beside the directory, as images of an earlier pre-dump do, is not in it.
-    ///
-    /// The mode of an overlay's directory is that of the topmost layer's, and what it shows is looked up with the rights
-    /// of whoever has made it.
+    /// Makes a view of `images` alone.
     pub fn make(images: &Path, dir: &StateDir) -> Result<Self> {
-        const SEARCHED_BY_ALL: u32 = 0o711;
         let top = dir.criu_images();
-        let made = create_dir(&top).and_then(|()| set_permissions(&top, Permissions::from_mode(SEARCHED_BY_ALL)));
-        made.context(|| format!("create {}", top.display()))?;
-        let images = std::fs::canonicalize(images).context(|| format!("resolve {}", images.display()))?;
-        let layers = format!("{}:{}", escaped(&top), escaped(&images));
-        let made = cstring(layers.as_ref(), "path").and_then(|layers| {
-            overlay(&layers).context(|| format!("let a user namespace search {}, which is read-only", images.display()))
-        });
-        Ok(Self { opened: made.inspect_err(|_| remove(&top))?, top })
+        create_dir(&top).context(|| format!("create {}", top.display()))?;
+        Ok(Self { opened: layered(&top, images).inspect_err(|_| remove(&top))?, empty: Some(top) })
     }
 }
 
 impl Drop for ImagesView {
     fn drop(&mut self) {
-        remove(&self.top);
+        self.empty.iter().for_each(|top| remove(top));
     }
+}
+
+/// Shows `images` below what is in `top`. What lies beside the directory, as images of an earlier pre-dump do, is not to
+/// be seen.
+///
+/// The mode of an overlay's directory is that of the topmost layer's, and what it shows is looked up with the rights of
+/// whoever has made it.
+fn layered(top: &Path, images: &Path) -> Result<OwnedFd> {
+    const SEARCHED_BY_ALL: u32 = 0o711;
+    let attempt = || format!("let a user namespace search {}", images.display());
+    set_permissions(top, Permissions::from_mode(SEARCHED_BY_ALL)).context(attempt)?;
+    let images = std::fs::canonicalize(images).context(attempt)?;
+    let layers = format!("{}:{}", escaped(top), escaped(&images));
+    overlay(&cstring(layers.as_ref(), "path")?).context(attempt)
 }
 
 fn overlay(layers: &CStr) -> sys::Result<OwnedFd> {

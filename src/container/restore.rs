@@ -16,12 +16,8 @@ use super::streams::{self, Streams};
 use super::tools::Tools;
 use super::work_images::WorkImages;
 use super::{
-<<<<<<< HEAD
-    Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, shm, trees,
-=======
     Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, restore_root,
-    restored_cgroups, shm, terminal,
->>>>>>> clones
+    restored_cgroups, shm, terminal, trees,
 };
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
@@ -103,11 +99,7 @@ pub fn restore(
         queues,
         tell,
     };
-<<<<<<< HEAD
-    let restored = restoring.run(plan, &directories, streams).and_then(|started| {
-=======
-    let restored = restoring.run((&plan, &view), &directories, streams).and_then(|started| {
->>>>>>> clones
+    let restored = restoring.run((plan, &view), &directories, streams).and_then(|started| {
         super::announce(&started, options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
         Ok(started)
     });
@@ -160,40 +152,28 @@ struct Setting<'a> {
 }
 
 impl Restoring<'_> {
-<<<<<<< HEAD
-    fn run(&mut self, mut plan: RootfsPlan, directories: &Directories, mut streams: Streams) -> Result<Started> {
-        let (spec, images) = (&self.config.spec, &self.asked.options.image_path);
-        self.filled = external_tmpfs::fill(spec, &self.state.bundle, images, self.asked.shm_policy)?;
-        let rootfs = external::open_directory(&self.state.rootfs)?;
-        mount_points::make(&plan, rootfs.as_fd())?;
-        let _mapped = trees::attach_id_mapped(&mut plan, &self.dir)?;
-        self.change_images()?;
-=======
     fn run(
         &mut self,
-        (plan, shown): (&RootfsPlan, &CgroupView),
+        (mut plan, shown): (RootfsPlan, &CgroupView),
         directories: &Directories,
         mut streams: Streams,
     ) -> Result<Started> {
         let (spec, images) = (&self.config.spec, &self.asked.options.image_path);
         self.filled = external_tmpfs::fill(spec, &self.state.bundle, images, self.asked.shm_policy)?;
         let rootfs = external::open_directory(&self.state.rootfs)?;
-        mount_points::make(plan, rootfs.as_fd())?;
->>>>>>> clones
+        mount_points::make(&plan, rootfs.as_fd())?;
+        let _mapped = trees::attach_id_mapped(&mut plan, &self.dir)?;
         let joined = self.open_namespaces()?;
         let (stdio, console) = streams.take_inside();
         self.console = console;
         let linux = crate::plan::linux(&self.config.spec)?;
         let root_group = idmap::plan(linux)?.and_then(|maps| maps.groups.outside(0));
-<<<<<<< HEAD
-        let _admitted = root_group.map(|gid| directories.admit(gid)).transpose()?;
-        let setting = Setting { plan: &plan, rootfs, directories, joined, stdio: self.stdio(stdio)? };
-=======
-        let (_admitted, view) = images_view::open_to(root_group, directories, images, &self.dir)?;
         self.change_images(root_group.is_some())?;
-        let left_out = LeftOut::find(images, plan, rootfs.as_fd(), shown, &self.dir)?;
-        let setting = Setting { plan, rootfs, left_out, directories, view, joined, stdio: self.stdio(stdio)? };
->>>>>>> clones
+        let images = &self.asked.options.image_path;
+        let changed = (self.images.as_ref(), &self.dir);
+        let (_admitted, view) = images_view::open_to(root_group, directories, images, changed)?;
+        let left_out = LeftOut::find(images, &plan, rootfs.as_fd(), shown, &self.dir)?;
+        let setting = Setting { plan: &plan, rootfs, left_out, directories, view, joined, stdio: self.stdio(stdio)? };
         let shares_pids = setting.joined.iter().any(|(join, _)| join.kind == Kind::Pid);
         let start = Instant::now();
         while let Err(err) = self.attempt(&setting) {
@@ -260,9 +240,9 @@ impl Restoring<'_> {
     /// container's.
     fn change_images(&mut self, in_userns: bool) -> Result<()> {
         let (images, others) = (&self.asked.options.image_path, &self.filled.others);
-        let cgroups = restored_cgroups::without_others(&self.state.cgroup, images, in_userns)?;
+        let cgroups = restored_cgroups::without_others(&self.state.cgroup, images)?;
         if self.joined.changes_images() || !others.is_empty() || cgroups.is_some() {
-            let changed = self.images.insert(WorkImages::make(images, &self.dir)?);
+            let changed = self.images.insert(WorkImages::make(images, &self.dir, !in_userns)?);
             shared_files::forget_sizes(images, changed.path(), others)?;
             cgroups.map(|(name, image)| image.save(&changed.path().join(name))).transpose()?;
         }

@@ -22,12 +22,8 @@ pub fn make(plan: Option<&CgroupPlan>, mode: CgroupMode) -> Result<Cgroup> {
     }
 }
 
-/// Returns the image of cgroups, and its name, as CRIU is to be given it, if that is not as it is. In a user namespace it
-/// stays: its root can look images up in no other directory.
-pub fn without_others(cgroup: &Cgroup, images: &Path, in_userns: bool) -> Result<Option<(&'static str, Writer)>> {
-    if in_userns {
-        return Ok(None);
-    }
+/// Returns the image of cgroups, and its name, as CRIU is to be given it, if that is not as it is.
+pub fn without_others(cgroup: &Cgroup, images: &Path) -> Result<Option<(&'static str, Writer)>> {
     let own = |name: &str| {
         cgroup.directories().iter().any(|one| match one.version {
             Version::V1 => one.controllers.iter().any(|controller| controller == name),

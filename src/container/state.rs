@@ -22,12 +22,9 @@ const FIFO: &str = "exec.fifo";
 const CRIU_ROOT: &str = "criu-root";
 const CRIU_TOOLS: &str = "criu-tools";
 const CRIU_IMAGES: &str = "criu-images";
-<<<<<<< HEAD
-const MOUNTS: &str = "mounts";
-=======
 const QUEUES: &str = "mqueue";
 const MASKS: &str = "masks";
->>>>>>> clones
+const ID_MAPPED: &str = "id-mapped-";
 const SHM: &str = "shm";
 
 /// What later commands need to know of a container. Its status is not among it: that is asked of the kernel.
@@ -173,14 +170,19 @@ impl StateDir {
         self.0.join(CRIU_IMAGES)
     }
 
-    /// Returns where what CRIU binds into the container is mounted while it is restored.
-    pub fn mounts(&self) -> PathBuf {
-        self.0.join(MOUNTS)
+    /// Returns where message queues are mounted while the container is restored.
+    pub fn queues(&self) -> PathBuf {
+        self.0.join(QUEUES)
     }
 
     /// Returns where what hides directories is mounted while the container is restored.
     pub fn masks(&self) -> PathBuf {
         self.0.join(MASKS)
+    }
+
+    /// Returns where the mount of that number is mounted, id-mapped, while the container is restored.
+    pub fn id_mapped(&self, number: usize) -> PathBuf {
+        self.0.join(format!("{ID_MAPPED}{number}"))
     }
 
     /// Returns where the /dev/shm of a shareable container is mounted, unless somebody else has done that.
@@ -192,14 +194,13 @@ impl StateDir {
     pub fn remove(&self) -> Result<()> {
         // Left by a restore that was killed: everything that is in the root file system would go.
         detach(&self.criu_root())?;
-<<<<<<< HEAD
-        for mount in std::fs::read_dir(self.mounts()).into_iter().flatten().flatten() {
-            detach(&mount.path())?;
-        }
-=======
         detach(&self.queues())?;
         detach(&self.masks())?;
->>>>>>> clones
+        for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(ID_MAPPED) {
+                detach(&entry.path())?;
+            }
+        }
         // Its content stays for those who have it bound.
         detach(&self.shm())?;
         match std::fs::remove_dir_all(&self.0) {

@@ -56,7 +56,7 @@ pub fn attach_id_mapped(plan: &mut RootfsPlan, dir: &StateDir) -> Result<Vec<Att
         };
         let tree = detached(source, *recursive).context(|| &attempt)?;
         users.own(&tree, &ids).map_err(|err| err.context(&attempt))?;
-        let attached = Attached::new(tree.as_fd(), dir, &index.to_string())?;
+        let attached = Attached::at(dir.id_mapped(index), tree.as_fd(), "an id-mapped copy")?;
         *source = cstring(attached.path().as_os_str(), "path")?;
         all.push(attached);
     }

@@ -18,15 +18,18 @@ pub struct WorkImages {
 }
 
 impl WorkImages {
-    /// Makes the directory, with a link to everything in `images`.
+    /// Makes the directory, with a link to everything in `images`; without, if it is only to be a layer above them.
     ///
     /// The links are relative: processes look images up when they have the container's root already, from which an
     /// absolute path leads somewhere else. The way up from this directory is the host's whatever their root is.
-    pub fn make(images: &Path, dir: &StateDir) -> Result<Self> {
+    pub fn make(images: &Path, dir: &StateDir, linked: bool) -> Result<Self> {
         let path = dir.criu_images();
         DirBuilder::new().mode(0o700).create(&path).context(|| format!("create {}", path.display()))?;
         let opened = File::open(&path).context(|| format!("open {}", path.display()));
         let made = Self { opened: opened.inspect_err(|_| remove(&path))?, path };
+        if !linked {
+            return Ok(made);
+        }
         let real = |path: &Path| std::fs::canonicalize(path).context(|| format!("resolve {}", path.display()));
         let target = up_and_down(&real(&made.path)?, &real(images)?);
         let attempt = || format!("read {}", images.display());
@@ -89,7 +92,7 @@ mod tests {
         symlink("images", place.path().join("parent")).unwrap();
         symlink("../parent", images.join("parent")).unwrap();
         let dir = StateDir::make(place.path(), "c1").unwrap();
-        let work = WorkImages::make(&images, &dir).unwrap();
+        let work = WorkImages::make(&images, &dir, true).unwrap();
         let path = work.path().to_owned();
         assert!(std::fs::read_link(path.join("x.img")).unwrap().is_relative());
         for name in ["x.img", "parent/x.img"] {

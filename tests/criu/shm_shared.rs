@@ -298,6 +298,25 @@ fn files_that_a_neighbour_changes_meanwhile_stay_open() {
 }
 
 #[test]
+fn a_user_namespace_finds_what_has_changed_meanwhile() {
+    requires!(root, criu);
+    ours_only!("other runtimes lose it");
+    let shm = HostTmpfs::new();
+    fs::write(shm.path().join("grows"), "one\n").unwrap();
+    let script =
+        "exec 3</dev/shm/grows; read first <&3; while true; do read next <&3 && echo $first $next >/dev/shm/seen
+        sleep 0.05; done";
+    let c = Checkpointed::run(with_shm(Bundle::sh(script).user_namespace(200_000), shm.path()));
+    wait_until("the first line is read", || {
+        c.runtime.exec(&["cat", "/proc/1/fdinfo/3"]).ok().text().contains("pos:\t4\n")
+    });
+    c.checkpoint(&[]).ok();
+    fs::write(shm.path().join("grows"), "one\ntwo\n").unwrap();
+    c.restore(&["--shm-policy", "merge-missing"]).ok();
+    wait_until("the second line is read", || shm.read("seen") == "one two\n");
+}
+
+#[test]
 fn large_files_without_a_name_are_dumped_unless_limited() {
     requires!(root, criu);
     ours_only!("other runtimes leave the limit at 1 MiB");

@@ -98,19 +98,10 @@ impl Saved {
                 inherited.push((copy, key.clone()));
             }
         }
-<<<<<<< HEAD
-        Ok(Recreated {
-            namespace,
-            inherited,
-            mount: if self.queues.mounts.is_empty() { None } else { Some(Attached::new(root.as_fd(), dir, "mqueue")?) },
-            mounts: self.queues.mounts.clone(),
-        })
-=======
         let mounted = (!self.queues.mounts.is_empty())
             .then(|| Attached::at(dir.queues(), root.as_fd(), "message queues"))
             .transpose()?;
         Ok(Recreated { namespace, inherited, mount: mounted, mounts: self.queues.mounts.clone() })
->>>>>>> clones
     }
 
     /// Puts the messages into the queues.
@@ -141,13 +132,8 @@ impl Recreated {
         let path = format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd());
         target.joined.push((Kind::Ipc.proc_name().to_owned(), path));
         target.inherited.extend(self.inherited.iter().map(|(queue, key)| (queue.as_raw_fd(), key.clone())));
-<<<<<<< HEAD
-        if let Some(mount) = &self.mount {
-            let value = external::path_text(mount.path().to_owned())?;
-=======
         if let Some(mounted) = &self.mount {
             let value = external::path_text(mounted.path().to_owned())?;
->>>>>>> clones
             target
                 .mounts
                 .extend(self.mounts.iter().map(|key| ExternalMount { key: key.clone(), value: value.clone() }));
