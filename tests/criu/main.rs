@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod failure;
+mod files;
 mod holder;
 mod inspect;
 mod joined;
@@ -15,6 +16,7 @@ mod killed;
 mod leaks;
 mod memory;
 mod namespaces;
+mod network;
 mod preflight;
 mod progress;
 mod queues;
@@ -123,6 +125,19 @@ fn keeper(argument: &str) -> Bundle {
     let capabilities = ["CAP_CHOWN", "CAP_FOWNER", "CAP_FSETID", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"];
     let bundle = Bundle::new(&["shm_keeper", argument]).program("shm_keeper").capable(&capabilities);
     bundle.with(|config| config["root"]["readonly"] = serde_json::json!(false))
+}
+
+/// A bundle whose program is tests/programs/file_keeper.c, which holds these things.
+fn file_keeper(parts: &[&str]) -> Bundle {
+    let bundle = Bundle::new(&[&["file_keeper"], parts].concat()).program("file_keeper");
+    bundle.with(|config| config["root"]["readonly"] = serde_json::json!(false))
+}
+
+/// Asks tests/programs/file_keeper.c whether all is as it was.
+#[track_caller]
+fn is_as_it_was(c: &Checkpointed) {
+    let ask = "touch /dev/shm/ask; i=0; while [ -e /dev/shm/ask ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done";
+    c.runtime.exec_sh(&format!("rm -f /dev/shm/status; {ask}; cat /dev/shm/status")).ok().prints("as it was");
 }
 
 /// Returns the inode of a namespace of a process.
