@@ -11,6 +11,7 @@ mod cgroups;
 mod clones;
 mod crun;
 mod failure;
+mod files;
 mod holder;
 mod hooks;
 mod inspect;
@@ -20,6 +21,7 @@ mod leaks;
 mod lsm;
 mod memory;
 mod namespaces;
+mod network;
 mod peer;
 mod preflight;
 mod progress;
@@ -130,6 +132,19 @@ fn keeper(argument: &str) -> Bundle {
     let capabilities = ["CAP_CHOWN", "CAP_FOWNER", "CAP_FSETID", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"];
     let bundle = Bundle::new(&["shm_keeper", argument]).program("shm_keeper").capable(&capabilities);
     bundle.with(|config| config["root"]["readonly"] = serde_json::json!(false))
+}
+
+/// A bundle whose program is tests/programs/file_keeper.c, which holds these things.
+fn file_keeper(parts: &[&str]) -> Bundle {
+    let bundle = Bundle::new(&[&["file_keeper"], parts].concat()).program("file_keeper");
+    bundle.with(|config| config["root"]["readonly"] = serde_json::json!(false))
+}
+
+/// Asks tests/programs/file_keeper.c whether all is as it was.
+#[track_caller]
+fn is_as_it_was(c: &Checkpointed) {
+    let ask = "touch /dev/shm/ask; i=0; while [ -e /dev/shm/ask ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done";
+    c.runtime.exec_sh(&format!("rm -f /dev/shm/status; {ask}; cat /dev/shm/status")).ok().prints("as it was");
 }
 
 /// Returns the inode of a namespace of a process.

@@ -30,6 +30,11 @@ impl Owner {
         this
     }
 
+    /// Returns its pid.
+    pub fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
     /// Returns the path of one of its namespaces.
     pub fn path(&self, kind: &str) -> std::path::PathBuf {
         Path::new("/proc").join(self.0.id().to_string()).join("ns").join(kind)
