@@ -228,7 +228,7 @@ fn memory_is_dumped_by_stages_or_that_is_refused() {
     requires!(root, criu);
     let c = Checkpointed::run(keeper());
     c.remembers(2);
-    let stages: Vec<PathBuf> = (1..=2).map(|n| c.place.path().join(n.to_string())).collect();
+    let stages: Vec<PathBuf> = (1..=3).map(|n| c.place.path().join(n.to_string())).collect();
     let path = |n: usize| stages[n].to_str().unwrap();
     if !tracks_memory() {
         return is_refused(&c, path(0));
@@ -237,9 +237,15 @@ fn memory_is_dumped_by_stages_or_that_is_refused() {
     c.remembers(1);
     c.checkpoint(&["--image-path", path(1), "--pre-dump", "--parent-path", "../1"]).ok();
     c.remembers(1);
-    c.checkpoint(&["--parent-path", "../2"]).ok();
-    let sizes = [pages(&stages[0]), pages(&stages[1]), pages(&c.images())];
-    assert!(sizes[1] < sizes[0] / 2 && sizes[2] < sizes[0] / 2, "{sizes:?}");
+    c.checkpoint(&["--image-path", path(2), "--pre-dump", "--parent-path", "../2"]).ok();
+    assert_eq!(c.runtime.status(), "running");
+    c.remembers(1);
+    let stage = pages(&stages[2]);
+    c.checkpoint(&["--parent-path", "../3", "--auto-dedup"]).ok();
+    let sizes = [pages(&stages[0]), pages(&stages[1]), stage, pages(&c.images())];
+    assert!(sizes[0] > 32 << 20 && sizes[1..].iter().all(|size| size < &(sizes[0] / 2)), "{sizes:?}");
+    // What was written to since is in the last images alone.
+    assert!(pages(&stages[2]) < stage, "{} bytes of {stage} are left", pages(&stages[2]));
     c.restore(&[]).ok();
     c.remembers(18);
 }
