@@ -13,13 +13,14 @@ mount -t mqueue mqueue /dev/mqueue
 for dir in /dev/shm /run /tmp; do mount -t tmpfs -o mode=1777 tmpfs $dir; done
 mount -t securityfs securityfs /sys/kernel/security
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+read -ra controllers </sys/fs/cgroup/cgroup.controllers
+for controller in "${controllers[@]}"; do
     echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
 done
-modprobe -a inet_diag tcp_diag udp_diag unix_diag netlink_diag af_packet_diag veth overlay
+modprobe -a virtio_blk inet_diag tcp_diag udp_diag unix_diag netlink_diag af_packet_diag veth overlay
 ip link set lo up
 
-tar -C / -xf /dev/nvme1n1 && bash /job
+tar -C / -xf /dev/vda && bash /job
 echo "machine: exit code $?"
 sync
 echo o >/proc/sysrq-trigger

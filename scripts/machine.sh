@@ -33,7 +33,7 @@ timeout -k 5 "${MACHINE_SECONDS:-900}" qemu-system-x86_64 -nodefaults -no-user-c
     -M q35 -accel tcg,thread=multi -cpu max,la57=off -smp 2 -m 2048 -kernel "$dir/vmlinuz" \
     -append "root=/dev/nvme0n1 rootfstype=ext4 rootwait rw init=/init console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nmi_watchdog=0 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 apparmor=1 security=apparmor" \
     -drive "if=none,id=root,file=$dir/root.img,format=raw,snapshot=on,cache=unsafe" -device nvme,serial=root,drive=root \
-    -drive "if=none,id=job,file=$work/job.tar,format=raw,cache=unsafe" -device nvme,serial=job,drive=job \
+    -drive "if=none,id=job,file=$work/job.tar,format=raw,cache=unsafe" -device virtio-blk-pci,drive=job \
     -serial stdio </dev/null | tr -d '\r' | tee "$work/console" || true
 code=$(sed -n 's/^machine: exit code \([0-9]*\)$/\1/p' "$work/console")
 exit "${code:-125}"
