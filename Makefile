@@ -66,7 +66,7 @@ databases: build ## PostgreSQL and Redis through a checkpoint (root, CRIU); REDI
 # The test binary is the one that criu has; a machine that emulates is slow, so that only what needs it runs there.
 machine: build ## tests that need another kernel, in an emulated machine (root; the first time makes its image)
 	$(CARGO_TEST) --test criu --no-run
-	TESTS="$$($(CARGO_TEST) --test criu --no-run --message-format=json 2>/dev/null | \
+	@TESTS="$$($(CARGO_TEST) --test criu --no-run --message-format=json 2>/dev/null | \
 		jq -r 'select(.target.name == "criu").executable // empty')"; \
 	mkdir -p $(TARGET)/$(HOST)/tmp; \
 	scripts/machine.sh $(TARGET)/machine $(BIN) "$$TESTS" $(TARGET)/$(HOST)/tmp tests/programs -- \
