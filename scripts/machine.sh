@@ -17,7 +17,9 @@ done
 [ $# -gt 1 ] || die "no command"
 shift
 
-[ -e "$dir/root.img" ] || "$(dirname "$0")/machine-image.sh" "$dir"
+here=$(dirname "$0")
+# Newer also means that there is one.
+[ "$dir/root.img" -nt "$here/machine-init.sh" ] || "$here/machine-image.sh" "$dir"
 mapfile -t packages < <(lacking qemu-system-x86_64=qemu-system-x86)
 install_packages "${packages[@]}"
 
