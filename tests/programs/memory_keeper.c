@@ -3,6 +3,7 @@
  * on checking all of it: each page has its number and the round in which it was
  * last written. A round writes every sixteenth page anew, so that dumps of
  * different moments differ, and both processes read all that the other wrote.
+ * As much again is written once and never changes, however many rounds there are.
  *
  * After each round "ok N" is in /dev/shm/status, or else what is wrong.
  */
@@ -93,11 +94,12 @@ int main(int argc, char **argv)
 	if (argc != 2 || status_fd < 0 || pipe(turn) || pipe(answer))
 		_exit(4);
 	pages = atol(argv[1]) << 8;
-	long *own = map(MAP_PRIVATE), *shared = map(MAP_SHARED);
+	long *own = map(MAP_PRIVATE), *shared = map(MAP_SHARED), *still = map(MAP_PRIVATE);
 
 	for (long page = 0; page < pages; page++) {
 		put(own, page, 0);
 		put(shared, page, 0);
+		put(still, page, 0);
 	}
 	pid_t child = fork();
 
@@ -108,6 +110,7 @@ int main(int argc, char **argv)
 			check_round(shared, round, "shared memory, page");
 			write_round(own, round);
 			check_round(own, round, "memory of the child, page");
+			check_round(still, 0, "unchanged memory of the child, page");
 			if (write(answer[1], &round, sizeof(round)) != sizeof(round))
 				break;
 		}
@@ -119,6 +122,7 @@ int main(int argc, char **argv)
 		write_round(own, round);
 		write_round(shared, round);
 		check_round(own, round, "memory, page");
+		check_round(still, 0, "unchanged memory, page");
 		check(write(turn[1], &round, sizeof(round)) == sizeof(round), "ask the child", round);
 		check(read(answer[0], &answered, sizeof(answered)) == sizeof(answered), "the child", round);
 		check(answered == round, "answer of the child", answered);
