@@ -63,10 +63,6 @@ podman: build ## tests under a Podman with directories of its own (root, podman,
 databases: build ## PostgreSQL and Redis through a checkpoint (root, CRIU); REDIS_MIB: how much Redis holds
 	$(CARGO_TEST) --test databases $(TEST_ARGS)
 
-<<<<<<< HEAD
-capabilities: setup-test build ## run the tests of checkpoints, and write what they show into the table in README.md
-	for suite in criu docker; do $(CARGO_TEST) --test $$suite --no-fail-fast 2>&1; done | scripts/capabilities.sh README.md
-=======
 # The test binary is the one that criu has; a machine that emulates is slow, so that only what needs it runs there.
 machine: build ## tests that need another kernel, in an emulated machine (root; the first time makes its image)
 	$(CARGO_TEST) --test criu --no-run
@@ -75,7 +71,9 @@ machine: build ## tests that need another kernel, in an emulated machine (root; 
 	mkdir -p $(TARGET)/$(HOST)/tmp; \
 	scripts/machine.sh $(TARGET)/machine $(BIN) "$$TESTS" $(TARGET)/$(HOST)/tmp tests/programs -- \
 		env STRICT=1 STASIS_BIN=$(BIN) "$$TESTS" --test-threads=1 $(or $(TEST),by_stages)
->>>>>>> hosts
+
+capabilities: setup-test build ## run the tests of checkpoints, and write what they show into the table in README.md
+	for suite in criu docker; do $(CARGO_TEST) --test $$suite --no-fail-fast 2>&1; done | scripts/capabilities.sh README.md
 
 # It measures an installed copy, as users run it: what the linker wrote lies in smaller pieces in the page cache.
 bench: setup-test build ## measure a start to exit against runc and crun (root); BENCH, BENCH_CHECKPOINT: options

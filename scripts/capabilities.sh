@@ -4,7 +4,7 @@
 set -euo pipefail
 readme=$1
 rows=$(dirname "$0")/../tests/capabilities.tsv
-begin='<!-- capabilities: written by `make capabilities` -->'
+begin='<!-- capabilities: written by make capabilities -->'
 end='<!-- end of capabilities -->'
 
 results=$(mktemp)
