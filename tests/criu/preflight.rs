@@ -383,6 +383,17 @@ fn a_paused_container_stays_paused() {
 }
 
 #[test]
+fn what_criu_restores_as_something_else_is_told() {
+    requires!(root, criu);
+    ours_only!("other runtimes do not look");
+    let words = "is an eventfd that counts down by one at a time";
+    let c = holding("semaphore");
+    c.checkpoint(&["--leave-running"]).ok().stderr_contains(words);
+    let told = holding("eventfd").checkpoint(&["--leave-running"]).ok();
+    assert!(!told.stderr.contains(words), "{told}");
+}
+
+#[test]
 fn what_criu_can_dump_is_dumped() {
     requires!(root, criu);
     let raw = format!("socket {} {} 1", libc::AF_INET, libc::SOCK_RAW);

@@ -18,6 +18,9 @@ pub const DELETED: &str = " (deleted)";
 /// What it calls memfd_secret(2)'s files, which have never had a name.
 pub const SECRET_MEMORY: &str = "/secretmem (deleted)";
 
+/// What it calls eventfd(2)'s counters.
+const EVENT_COUNTER: &str = "[eventfd]";
+
 /// The flag by which a pidfd is a thread's (`PIDFD_THREAD`, 6.9).
 const THREAD: i32 = libc::O_EXCL;
 
@@ -64,7 +67,19 @@ impl Walk<'_> {
         if obstacles::is_pidfd(kind) {
             return self.pidfd(number);
         }
+        if kind == EVENT_COUNTER && self.is_semaphore(number) {
+            let Process { pid, name, .. } = self.process;
+            log::warn!(
+                "process {pid} ({name}): descriptor {number} is an eventfd that counts down by one at a time; \
+                 criu restores it as one that does not"
+            );
+        }
         obstacles::anonymous(kind, obstacles::is_bpf_map(kind) && self.scene.may_dump_bpf_maps())
+    }
+
+    fn is_semaphore(&self, number: i32) -> bool {
+        let about = fdinfo(self.process.pid, number);
+        about.is_some_and(|about| field(&about, "eventfd-semaphore").is_some_and(|is| is != "0"))
     }
 
     fn pidfd(&self, number: i32) -> Option<Object> {
