@@ -39,8 +39,8 @@
 //!
 //! # Processes
 //!
-//! The runtime is a one-shot process: nothing of it stays behind a running container. There are never more than two
-//! clones, and mostly one:
+//! The runtime is a one-shot process: nothing of it stays behind a running container. To create a container
+//! takes one clone mostly, and two at most beside those for id maps:
 //!
 //! | case | how |
 //! | --- | --- |
@@ -48,6 +48,7 @@
 //! | joined network, IPC, UTS or mount namespaces | the same; init joins by itself |
 //! | a joined pid or user namespace, offsets of clocks, or a new user namespace beside joined ones | a **joiner** joins, and clones init as the runtime's own child (`CLONE_PARENT`) |
 //! | exec | a joiner enters the namespaces of the container's init at once, by its pidfd |
+//! | id-mapped mounts | a child for each map that is not another's, which holds a user namespace until it is opened |
 //! | what a restore has to see or do in a namespace: a loopback interface, the objects of others | a child each time, which joins it and ends |
 //!
 //! Init makes two namespaces for itself: the cgroup namespace once it is in its cgroup (v1 attaches after the clone),

@@ -6,11 +6,11 @@ use super::work_images::WorkImages;
 use crate::criu::images::{Admission, Directories};
 use crate::error::{Context, ErrorKind, Result};
 use crate::plan::process::cstring;
-use crate::sys::{self, Errno, mount};
+use crate::sys::{Errno, mount};
 use nix::libc;
-use std::ffi::CStr;
 use std::fs::{Permissions, create_dir, set_permissions};
-use std::os::fd::{AsFd, OwnedFd};
+use std::iter;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -67,14 +67,9 @@ fn layered(top: &Path, images: &Path) -> Result<OwnedFd> {
     set_permissions(top, Permissions::from_mode(SEARCHED_BY_ALL)).context(attempt)?;
     let images = std::fs::canonicalize(images).context(attempt)?;
     let layers = format!("{}:{}", escaped(top), escaped(&images));
-    overlay(&cstring(layers.as_ref(), "path")?).context(attempt)
-}
-
-fn overlay(layers: &CStr) -> sys::Result<OwnedFd> {
-    let fs = mount::fsopen(c"overlay")?;
-    mount::fsconfig_string(fs.as_fd(), c"lowerdir", layers)?;
-    mount::fsconfig_create(fs.as_fd())?;
-    mount::fsmount(fs.as_fd(), libc::MOUNT_ATTR_RDONLY)
+    let layers = cstring(layers.as_ref(), "path")?;
+    let parameters = iter::once((c"lowerdir", Some(layers.as_c_str())));
+    mount::new_filesystem(c"overlay", parameters, libc::MOUNT_ATTR_RDONLY).context(attempt)
 }
 
 /// Returns a path without what separates layers.

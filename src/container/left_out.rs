@@ -8,9 +8,9 @@ use super::state::StateDir;
 use crate::criu::external::ExternalMount;
 use crate::criu::mount_images::{self, Named};
 use crate::error::{Context, Result};
-use crate::init;
 use crate::plan::RootfsPlan;
 use crate::plan::mounts::{CgroupView, MountAction, V1Hierarchy};
+use crate::sys::mount;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -67,7 +67,7 @@ impl LeftOut {
             Some(attached) => attached,
             None => {
                 let what = "an empty file system";
-                let made = init::empty_file_system().context(|| format!("make {what}"))?;
+                let made = mount::empty_filesystem().context(|| format!("make {what}"))?;
                 Attached::at(dir.masks(), made.as_fd(), what)?
             }
         };

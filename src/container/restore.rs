@@ -158,8 +158,9 @@ impl Restoring<'_> {
         directories: &Directories,
         mut streams: Streams,
     ) -> Result<Started> {
-        let (spec, images) = (&self.config.spec, &self.asked.options.image_path);
-        self.filled = external_tmpfs::fill(spec, &self.state.bundle, images, self.asked.shm_policy)?;
+        let asked = self.asked;
+        let images = &asked.options.image_path;
+        self.filled = external_tmpfs::fill(&self.config.spec, &self.state.bundle, images, asked.shm_policy)?;
         let rootfs = external::open_directory(&self.state.rootfs)?;
         mount_points::make(&plan, rootfs.as_fd())?;
         let _mapped = trees::attach_id_mapped(&mut plan, &self.dir)?;
@@ -169,7 +170,6 @@ impl Restoring<'_> {
         let linux = crate::plan::linux(&self.config.spec)?;
         let root_group = idmap::plan(linux)?.and_then(|maps| maps.groups.outside(0));
         self.change_images(root_group.is_some())?;
-        let images = &self.asked.options.image_path;
         let changed = (self.images.as_ref(), &self.dir);
         let (_admitted, view) = images_view::open_to(root_group, directories, images, changed)?;
         let left_out = LeftOut::find(images, &plan, rootfs.as_fd(), shown, &self.dir)?;
@@ -243,7 +243,9 @@ impl Restoring<'_> {
         let cgroups = restored_cgroups::without_others(&self.state.cgroup, images)?;
         if self.joined.changes_images() || !others.is_empty() || cgroups.is_some() {
             let changed = self.images.insert(WorkImages::make(images, &self.dir, !in_userns)?);
-            shared_files::forget_sizes(images, changed.path(), others)?;
+            if !others.is_empty() {
+                shared_files::forget_sizes(images, changed.path(), others)?;
+            }
             cgroups.map(|(name, image)| image.save(&changed.path().join(name))).transpose()?;
         }
         Ok(())

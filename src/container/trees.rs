@@ -16,7 +16,7 @@ use crate::sys::{self, Errno, fd, path};
 use crate::tmpfs::{self, Policy};
 use nix::fcntl::OFlag;
 use nix::libc;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -34,9 +34,7 @@ pub fn mounts(plan: &InitPlan) -> Result<Vec<Option<OwnedFd>>> {
     let mut users = Users::default();
     let make = |step: &MountStep| match &step.action {
         MountAction::Bind { source, recursive } if plan.namespaces.in_userns || step.ids.is_some() => {
-            let tree = detached(source, *recursive).context(|| step)?;
-            step.ids.iter().try_for_each(|ids| users.own(&tree, ids)).map_err(|err| err.context(step.to_string()))?;
-            Ok(Some(tree))
+            users.bound(step, source, *recursive).map(Some)
         }
         MountAction::CopyUp { parameters } => {
             copied_up(&plan.rootfs, step, parameters).map(Some).map_err(|err| err.context(step.to_string()))
@@ -49,15 +47,13 @@ pub fn mounts(plan: &InitPlan) -> Result<Vec<Option<OwnedFd>>> {
 /// Attaches id-mapped mounts to places of their own, from which `plan` then has them: CRIU binds what it finds at a path.
 pub fn attach_id_mapped(plan: &mut RootfsPlan, dir: &StateDir) -> Result<Vec<Attached>> {
     let (mut users, mut all) = (Users::default(), Vec::new());
-    for (index, step) in plan.mounts.iter_mut().enumerate() {
-        let attempt = step.to_string();
-        let (MountAction::Bind { source, recursive }, Some(ids)) = (&mut step.action, step.ids.take()) else {
-            continue;
-        };
-        let tree = detached(source, *recursive).context(|| &attempt)?;
-        users.own(&tree, &ids).map_err(|err| err.context(&attempt))?;
+    for (index, step) in plan.mounts.iter_mut().enumerate().filter(|(_, step)| step.ids.is_some()) {
+        let MountAction::Bind { source, recursive } = &step.action else { continue };
+        let tree = users.bound(step, source, *recursive)?;
         let attached = Attached::at(dir.id_mapped(index), tree.as_fd(), "an id-mapped copy")?;
-        *source = cstring(attached.path().as_os_str(), "path")?;
+        let source = cstring(attached.path().as_os_str(), "path")?;
+        step.action = MountAction::Bind { source, recursive: *recursive };
+        step.ids = None;
         all.push(attached);
     }
     Ok(all)
@@ -77,6 +73,13 @@ fn detached(path: &CStr, recursive: bool) -> sys::Result<OwnedFd> {
 struct Users(Vec<(IdMaps, OwnedFd)>);
 
 impl Users {
+    /// Returns the tree that a step binds, its files as the step wants them.
+    fn bound(&mut self, step: &MountStep, source: &CStr, recursive: bool) -> Result<OwnedFd> {
+        let tree = detached(source, recursive).context(|| step)?;
+        step.ids.iter().try_for_each(|ids| self.own(&tree, ids)).map_err(|err| err.context(step.to_string()))?;
+        Ok(tree)
+    }
+
     /// Lets the files of a tree appear as others'.
     fn own(&mut self, tree: &OwnedFd, wanted: &MountIds) -> Result<()> {
         if is_rootless() {
@@ -107,32 +110,21 @@ impl Users {
     }
 }
 
-/// Makes a tmpfs with a copy of what the root file system has in its place, and of that directory's mode.
+/// Makes a tmpfs with a copy of what the root file system has in its place: that directory's content, owner and mode.
 fn copied_up(plan: &RootfsPlan, step: &MountStep, parameters: &[Parameter]) -> Result<OwnedFd> {
     let attempt = || format!("open rootfs {}", plan.source.to_string_lossy());
     let root = path::open(&plan.source, OFlag::O_PATH | OFlag::O_DIRECTORY).context(attempt)?;
-    let from = match path::open_in_root(root.as_fd(), &step.target, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-        Ok(from) => Some(from),
-        Err(Errno::ENOENT) => None,
-        Err(errno) => return Err(errno).context(|| "open what is to be copied"),
-    };
-    let mode = from.as_ref().map(mode).transpose()?;
-    let mode = mode.as_ref().map(|mode| (c"mode", Some(mode.as_c_str())));
-    // The first of two counts less, so a mode that was asked for stays.
-    let parameters = mode.into_iter().chain(parameters.iter().map(Parameter::pair));
+    let parameters = parameters.iter().map(Parameter::pair);
     let new = mount::new_filesystem(c"tmpfs", parameters, 0).context(|| "make a tmpfs")?;
-    if let Some(from) = from {
-        copy(&from, &new)?;
+    match path::open_in_root(root.as_fd(), &step.target, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+        Ok(from) => copy(&from, &new)?,
+        Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno).context(|| "open what is to be copied"),
     }
     Ok(new)
 }
 
-fn mode(directory: &OwnedFd) -> Result<CString> {
-    let status = path::fstat(directory.as_fd()).context(|| "stat what is to be copied")?;
-    CString::new(format!("{:o}", status.st_mode & 0o7777)).map_err(|_| Error::other("a mode with a zero byte"))
-}
-
-/// Copies everything below a directory, by way of an archive in memory.
+/// Copies a directory and everything below it, by way of an archive in memory.
 fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     let attempt = || "copy what is there";
     let archive = fd::memfd(c"tmpcopyup", b"").context(attempt)?;

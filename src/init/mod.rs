@@ -13,8 +13,6 @@ mod process;
 pub mod report;
 mod rootfs;
 
-pub use rootfs::empty_file_system;
-
 use crate::handshake::{Inside, Message};
 use crate::plan::InitPlan;
 use crate::plan::step::{Failure, Step};

@@ -92,6 +92,9 @@ pub fn mount_all(plan: &RootfsPlan, root: BorrowedFd<'_>, with: &Descriptors) ->
 }
 
 fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, opened: Option<BorrowedFd<'_>>) -> Result<()> {
+    if let Some(tree) = opened {
+        return place_tree(index, step, root, tree);
+    }
     match &step.action {
         MountAction::Filesystem { fstype, parameters, fallback } => {
             let ordinary = matches!(fstype.to_bytes(), b"proc" | b"sysfs");
@@ -109,26 +112,11 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, opened: Optio
             place(index, step, new.as_fd(), target.as_fd())
         }
         MountAction::Bind { source, recursive } => {
-            let cloned;
-            let tree = match opened {
-                Some(tree) => tree,
-                None => {
-                    cloned = clone_path(index, source, *recursive)?;
-                    cloned.as_fd()
-                }
-            };
-            let directory = path::is_directory(tree).at_nth(Step::MountSource, index)?;
-            let missing = if directory { Missing::Directory } else { Missing::File };
-            let target = target(index, step, root, missing, false)?;
-            change_attributes(tree, step.attributes).at_nth(Step::MountAttributes, index)?;
-            place(index, step, tree, target.as_fd())
+            let tree = clone_path(index, source, *recursive)?;
+            place_tree(index, step, root, tree.as_fd())
         }
-        MountAction::CopyUp { .. } => {
-            let tree = opened.ok_or(failure(Step::Mount, index, Errno::EBADF))?;
-            let target = target(index, step, root, Missing::Directory, false)?;
-            change_attributes(tree, step.attributes).at_nth(Step::MountAttributes, index)?;
-            place(index, step, tree, target.as_fd())
-        }
+        // It is always made outside.
+        MountAction::CopyUp { .. } => Err(failure(Step::Mount, index, Errno::EBADF)),
         MountAction::Remount { bind, parameters } => {
             let target = path::open_in_root(root, &step.target, OFlag::O_PATH).at_nth(Step::MountTarget, index)?;
             if !bind {
@@ -142,6 +130,15 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, opened: Optio
             nix::unistd::symlinkat(to.as_c_str(), parent, name.as_cstr()).at_nth(Step::Mount, index)
         }
     }
+}
+
+/// Attaches a tree, of a directory or of a file, with the attributes that its options name.
+fn place_tree(index: usize, step: &MountStep, root: BorrowedFd<'_>, tree: BorrowedFd<'_>) -> Result<()> {
+    let directory = path::is_directory(tree).at_nth(Step::MountSource, index)?;
+    let missing = if directory { Missing::Directory } else { Missing::File };
+    let target = target(index, step, root, missing, false)?;
+    change_attributes(tree, step.attributes).at_nth(Step::MountAttributes, index)?;
+    place(index, step, tree, target.as_fd())
 }
 
 /// Returns the place of a mount, made where it is missing.
@@ -247,16 +244,6 @@ fn existing(root: BorrowedFd<'_>, path: &CStr) -> sys::Result<Option<OwnedFd>> {
     }
 }
 
-/// Makes a file system that has nothing in it and never will.
-pub fn empty_file_system() -> sys::Result<OwnedFd> {
-    let fs = mount::fsopen(c"tmpfs")?;
-    mount::fsconfig_flag(fs.as_fd(), c"ro")?;
-    mount::fsconfig_string(fs.as_fd(), c"nr_inodes", c"1")?;
-    mount::fsconfig_string(fs.as_fd(), c"size", c"4k")?;
-    mount::fsconfig_create(fs.as_fd())?;
-    mount::fsmount(fs.as_fd(), libc::MOUNT_ATTR_RDONLY)
-}
-
 /// What hidden paths show: /dev/null for files, one empty tmpfs for all directories.
 #[derive(Default)]
 struct Mask {
@@ -276,7 +263,7 @@ impl Mask {
         if let Some(empty) = &self.empty {
             return mount::attach(mount::clone_tree(empty.as_fd(), false)?.as_fd(), place);
         }
-        let empty = empty_file_system()?;
+        let empty = mount::empty_filesystem()?;
         mount::attach(empty.as_fd(), place)?;
         self.empty = Some(empty);
         Ok(())

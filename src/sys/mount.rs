@@ -49,6 +49,12 @@ pub fn new_filesystem<'a>(
     fsmount(fs.as_fd(), attributes)
 }
 
+/// Makes a file system that has nothing in it and never will, and returns its mount, attached nowhere yet.
+pub fn empty_filesystem() -> Result<OwnedFd> {
+    let parameters = [(c"ro", None), (c"nr_inodes", Some(c"1")), (c"size", Some(c"4k"))];
+    new_filesystem(c"tmpfs", parameters.into_iter(), libc::MOUNT_ATTR_RDONLY)
+}
+
 /// Sets parameters, with or without a value.
 pub fn configure<'a>(fs: BorrowedFd<'_>, parameters: impl Iterator<Item = (&'a CStr, Option<&'a CStr>)>) -> Result<()> {
     for (key, value) in parameters {

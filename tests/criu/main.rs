@@ -121,6 +121,13 @@ impl Checkpointed {
         wait_until("the counter goes on", || self.count() > before);
     }
 
+    /// Returns the position of a descriptor of the container's init, as soon as that has it open.
+    #[track_caller]
+    fn position(&self, descriptor: i32) -> Option<u64> {
+        let about = self.runtime.exec(&["cat", &format!("/proc/1/fdinfo/{descriptor}")]);
+        about.lines().iter().find_map(|line| line.strip_prefix("pos:\t"))?.parse().ok()
+    }
+
     /// Returns one of CRIU's logs.
     fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.images().join(name)).unwrap()

@@ -1,6 +1,6 @@
 //! Id-mapped mounts: whose the files of the host are in the container, and whose those become that it makes there.
 
-use crate::support::Bundle;
+use crate::support::{Bundle, Runtime};
 use crate::{ours_only, requires};
 use serde_json::{Value, json};
 use std::fs;
@@ -80,7 +80,7 @@ fn files_are_made_as_the_map_says() {
     requires!(root);
     ours_only!("runc 1.1 has none");
     let bundle = with_source(Bundle::sh("echo new >/tmp/a/new; stat -c %u:%g /tmp/a/new").user_namespace(300_000));
-    let c = crate::support::Runtime::new(mapped(bundle, "a", &["bind", "idmap"], None));
+    let c = Runtime::new(mapped(bundle, "a", &["bind", "idmap"], None));
     let source = c.bundle().path().join("source");
     chown(&source, Some(0), Some(0)).unwrap();
     c.run().ok().prints("0:0");
@@ -110,7 +110,7 @@ fn wrong_maps_are_refused_before_anything_is_made() {
     requires!(root);
     ours_only!("runc 1.1 has none");
     let refused = |options: &[&str], maps, words: &str| {
-        let c = crate::support::Runtime::new(mapped(with_source(Bundle::sleep()), "a", options, maps));
+        let c = Runtime::new(mapped(with_source(Bundle::sleep()), "a", options, maps));
         c.create().fails().stderr_contains(words);
         c.leaves_nothing();
     };
@@ -119,7 +119,7 @@ fn wrong_maps_are_refused_before_anything_is_made() {
     refused(&["bind"], Some((map(0, 1, 1), json!([]))), incomplete);
     refused(&["bind", "idmap=uids=1"], None, "mount /tmp/a: invalid mapping \"1\" of mount option idmap");
     let c = Bundle::sleep().mount("/tmp/a", "tmpfs", "tmpfs", &["idmap"]);
-    crate::support::Runtime::new(c)
+    Runtime::new(c)
         .create()
         .fails()
         .stderr_contains("mount /tmp/a: id-mapped mounts are only supported for bind-mounts");
