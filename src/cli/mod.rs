@@ -25,6 +25,7 @@ mod size;
 mod spec;
 mod start;
 mod state;
+mod update;
 mod usage;
 
 use anyhow::{Context, Result, bail};
@@ -160,6 +161,7 @@ commands! {
     Spec(spec::SpecArgs) = "spec", "create a new specification file";
     Start(start::StartArgs) = "start", "execute the user defined process in a created container";
     State(state::StateArgs) = "state", "output the state of a container";
+    Update(update::UpdateArgs) = "update", "update container resource constraints";
 }
 
 impl Command {
@@ -187,6 +189,7 @@ impl Command {
             Command::Spec(args) => spec::run(&args, global),
             Command::Start(args) => start::run(&args, global),
             Command::State(args) => state::run(&args, global),
+            Command::Update(args) => update::run(&args, global),
         }
     }
 

@@ -39,6 +39,7 @@ mod streams;
 mod terminal;
 mod tools;
 mod trees;
+mod update;
 mod work_images;
 
 pub use create::{CreateOptions, create};

@@ -23,6 +23,7 @@ mod namespaces;
 mod process;
 mod seccomp;
 mod security;
+mod update;
 #[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
