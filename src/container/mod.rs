@@ -7,6 +7,7 @@ mod attached;
 mod checkpoint;
 mod create;
 mod delete;
+pub mod events;
 mod exec;
 mod external;
 mod external_tmpfs;

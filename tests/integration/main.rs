@@ -11,6 +11,7 @@ mod cgroups;
 mod cli;
 mod console;
 mod escapes;
+mod events;
 mod exec;
 mod failures;
 mod hooks;
