@@ -20,6 +20,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The configuration, an argument or an option asks for something that cannot be.
     InvalidSpec,
+    /// What was noted of a container cannot be read.
+    Damaged,
     /// The container's status does not allow the operation.
     WrongStatus,
     /// CRIU refused or failed; its log has more.

@@ -32,6 +32,8 @@ pub struct Misuse {
     pub text: String,
     /// What kind of mistake it is.
     pub kind: Mistake,
+    /// The global options that stood before it, in canonical words: they say where it is told.
+    pub global: Vec<OsString>,
 }
 
 /// A kind of [`Misuse`]; runc answers each in its own way.
@@ -115,6 +117,7 @@ impl<'a> Walk<'a> {
             verb: None,
             text: format!("No help topic for '{verb}'"),
             kind: Mistake::Verb,
+            global: canonical(&self.options, true),
         })
     }
 
@@ -155,7 +158,8 @@ impl<'a> Walk<'a> {
     }
 
     fn misuse(&self, text: String) -> Misuse {
-        Misuse { verb: self.verb.map(|verb| verb.get_name().to_owned()), text, kind: Mistake::Option }
+        let verb = self.verb.map(|verb| verb.get_name().to_owned());
+        Misuse { verb, text, kind: Mistake::Option, global: canonical(&self.options, true) }
     }
 
     fn finish(self, name: OsString) -> Result<Request, Misuse> {
@@ -166,7 +170,8 @@ impl<'a> Walk<'a> {
         };
         if let Some(text) = wrong_count(verb, self.positional.len()) {
             let text = format!("{}: {text}", name.to_string_lossy());
-            return Err(Misuse { verb: Some(verb.get_name().to_owned()), text, kind: Mistake::Count });
+            let (verb, global) = (Some(verb.get_name().to_owned()), canonical(&self.options, true));
+            return Err(Misuse { verb, text, kind: Mistake::Count, global });
         }
         let mut words = vec![name];
         words.extend(canonical(&self.options, true));

@@ -71,11 +71,13 @@ fn mistakes_are_told_in_the_words_of_runc() {
         ("stasis list -f", Some("list"), "flag needs an argument: -f"),
         ("stasis list -q=maybe", Some("list"), "invalid boolean value \"maybe\" for flag -q: parse error"),
     ] {
-        let misuse = Misuse { verb: verb.map(str::to_owned), text: text.to_owned(), kind: Mistake::Option };
+        let misuse =
+            Misuse { verb: verb.map(str::to_owned), text: text.to_owned(), kind: Mistake::Option, global: Vec::new() };
         assert_eq!(parse(given), Err(misuse), "{given}");
     }
     for given in ["stasis foo", "stasis help foo"] {
-        let misuse = Misuse { verb: None, text: "No help topic for 'foo'".to_owned(), kind: Mistake::Verb };
+        let misuse =
+            Misuse { verb: None, text: "No help topic for 'foo'".to_owned(), kind: Mistake::Verb, global: Vec::new() };
         assert_eq!(parse(given), Err(misuse), "{given}");
     }
 }
@@ -91,7 +93,7 @@ fn arguments_are_counted() {
         ("stasis kill a b c", "kill", "a maximum of 2"),
     ] {
         let text = format!("stasis: \"{verb}\" requires {amount} argument(s)");
-        let misuse = Misuse { verb: Some(verb.to_owned()), text, kind: Mistake::Count };
+        let misuse = Misuse { verb: Some(verb.to_owned()), text, kind: Mistake::Count, global: Vec::new() };
         assert_eq!(parse(given), Err(misuse), "{given}");
     }
 }

@@ -4,7 +4,7 @@ use super::{Global, root};
 use anyhow::Result;
 use clap::Args;
 use stasis::ErrorKind;
-use stasis::container::{Container, state::StateDir};
+use stasis::container::{Container, delete_damaged, state::StateDir};
 
 /// Arguments of `delete`.
 #[derive(Args, Debug)]
@@ -27,6 +27,10 @@ pub fn run(args: &DeleteArgs, global: &Global) -> Result<u8> {
             if !args.force {
                 return Err(err.into());
             }
+        }
+        Err(err) if err.kind() == ErrorKind::Damaged && args.force => {
+            log::warn!("{err}: what is left of container {} is removed", args.id);
+            delete_damaged(&StateDir::of(&root, &args.id)?, &args.id)?;
         }
         Err(err) => return Err(err.into()),
     }

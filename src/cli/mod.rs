@@ -229,9 +229,9 @@ impl Invocation {
             // The definition is given away, since a copy would cost every command what only a mistake needs.
             Ok(argv::Request::Command(words)) => match parse(program.into_definition(), words) {
                 Ok(line) => Ok(Self { line }),
-                Err(misuse) => Err(usage::Program::new(argv, definition(typed)).misuse(&misuse)),
+                Err(misuse) => Err(answer(&usage::Program::new(argv, definition(typed)), &misuse)),
             },
-            Err(misuse) => Err(program.misuse(&misuse)),
+            Err(misuse) => Err(answer(&program, &misuse)),
         }
     }
 
@@ -252,12 +252,28 @@ impl Invocation {
     }
 }
 
+/// Answers a misuse, in the log too if the options that were understood name one.
+fn answer(program: &usage::Program, misuse: &argv::Misuse) -> u8 {
+    let definition = Global::augment_args(clap::Command::new("stasis").no_binary_name(true)).disable_help_flag(true);
+    let matches = definition.try_get_matches_from(&misuse.global);
+    if let Ok(global) = matches.and_then(|matches| Global::from_arg_matches(&matches)) {
+        // One that cannot be opened is not what was done wrong here.
+        _ = log::open(&global);
+    }
+    program.misuse(misuse)
+}
+
 /// Gives clap the canonical words; its complaints can only be about values.
 fn parse(definition: clap::Command, words: Vec<OsString>) -> std::result::Result<Line, argv::Misuse> {
     // In canonical words, what does not begin with a dash is first of all the verb.
     let verb = words.iter().skip(1).filter_map(|word| word.to_str()).find(|word| !word.starts_with('-'));
     let verb = verb.map(str::to_owned);
-    let misuse = |err| argv::Misuse { verb: verb.clone(), text: usage::complaint(&err), kind: argv::Mistake::Option };
+    let global = words.iter().skip(1).take_while(|word| word.as_encoded_bytes().starts_with(b"-")).cloned();
+    let global: Vec<OsString> = global.collect();
+    let misuse = |err| {
+        let text = usage::complaint(&err);
+        argv::Misuse { verb: verb.clone(), text, kind: argv::Mistake::Option, global: global.clone() }
+    };
     let matches = definition.try_get_matches_from(words).map_err(misuse)?;
     let global = Global::from_arg_matches(&matches).map_err(misuse)?;
     Ok(Line { global, command: Command::from_matches(&matches).map_err(misuse)? })

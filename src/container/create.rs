@@ -62,6 +62,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     own_namespaces::leave_out(&mut config.spec);
     add_environment(&mut config.spec, &options.env);
     spec::validate::spec(&config.spec)?;
+    require_user_namespace(&config.spec)?;
     check_preserved(options.preserve_fds)?;
     let streams = streams::prepare(has_terminal(&config.spec), &options.streams)?;
 
@@ -205,6 +206,15 @@ pub(super) fn has_terminal(spec: &Spec) -> bool {
     spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false)
 }
 
+/// Refuses what only root can make.
+fn require_user_namespace(spec: &Spec) -> Result<()> {
+    let has_own = plan::namespaces::of(plan::linux(spec)?, Kind::User) != Namespace::Host;
+    match has_own || nix::unistd::geteuid().is_root() {
+        true => Ok(()),
+        false => Err(Error::invalid("rootless container requires user namespaces")),
+    }
+}
+
 fn add_environment(spec: &mut Spec, entries: &[String]) {
     if let Some(process) = spec.process_mut().as_mut().filter(|_| !entries.is_empty()) {
         process.env_mut().get_or_insert_default().extend_from_slice(entries);
@@ -272,6 +282,7 @@ fn plan_init(
         preserve_fds: options.preserve_fds,
         may_set_groups: super::may_set_groups(linux)?,
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(super::personality),
+        has_cpuset: super::has_cpuset(linux),
         terminal_size: streams.terminal_size(),
     };
     let kcore = Path::new("/proc/kcore").exists();
@@ -305,12 +316,16 @@ pub(super) fn first_state(
     let spec = &config.spec;
     let root = spec.root().as_ref().ok_or_else(|| Error::invalid("Root must be specified"))?;
     let rootfs = bundle.join(root.path());
+    let real = std::fs::canonicalize(&rootfs).context(|| format!("invalid rootfs: stat {}", rootfs.display()))?;
+    if real != plan::mounts::clean(&rootfs) {
+        return Err(Error::invalid("invalid rootfs: not an absolute path, or a symlink"));
+    }
     Ok(State {
         version: state::VERSION,
         oci_version: spec.version().clone(),
         id: id.to_owned(),
         bundle: bundle.to_owned(),
-        rootfs: std::fs::canonicalize(&rootfs).context(|| format!("invalid rootfs {}", rootfs.display()))?,
+        rootfs: real,
         created: crate::time::now(),
         pid: 0,
         start_time: 0,

@@ -1,6 +1,9 @@
 //! delete: everything that is left of a container.
 
-use super::{Container, Status, hooks};
+use super::create::plan_cgroup;
+use super::state::StateDir;
+use super::{Container, CreateOptions, Status, hooks};
+use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::pidfd;
 use nix::libc;
@@ -8,6 +11,22 @@ use std::os::fd::AsFd;
 
 /// How long init may take to end after SIGKILL, in milliseconds: it may have much memory to give back.
 const KILL_PATIENCE: i32 = 10_000;
+
+/// Deletes a container whose state cannot be read: its directory, and its cgroup with all processes in it where the
+/// configuration that was kept says for sure which one that is.
+pub fn delete_damaged(dir: &StateDir, id: &str) -> Result<()> {
+    let spec = dir.spec().ok();
+    let path = spec.as_ref().and_then(|spec| spec.linux().as_ref()).and_then(|linux| linux.cgroups_path().as_ref());
+    let spec = spec.as_ref().filter(|_| path.is_some_and(|path| path.is_absolute()));
+    if let Some(plan) =
+        spec.map(|spec| plan_cgroup(spec, id, &CreateOptions::default())).transpose()?.and_then(|(plan, _)| plan)
+    {
+        let cgroup = Cgroup::planned(&plan);
+        cgroup.kill(libc::SIGKILL)?;
+        cgroup.remove()?;
+    }
+    dir.remove()
+}
 
 impl Container {
     /// Deletes the container: a stopped one, a created one, and with `force` a running one too.

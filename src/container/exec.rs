@@ -48,7 +48,11 @@ impl Container {
         check_preserved(options.preserve_fds)?;
         let cgroup = self.cgroup_for(options)?;
         let streams = streams::prepare(process.terminal().unwrap_or(false), &options.streams)?;
-        self.put(process, &cgroup, streams, options)
+        let kills = cgroup.oom_kills();
+        self.put(process, &cgroup, streams, options).map_err(|err| match cgroup.oom_kills() {
+            now if now > kills => Error::new(err.kind(), format!("{err} (possibly OOM-killed)")),
+            _ => err,
+        })
     }
 
     fn put(&self, process: &Process, cgroup: &Cgroup, mut streams: Streams, options: &ExecOptions) -> Result<Started> {
@@ -88,6 +92,7 @@ impl Container {
             preserve_fds: options.preserve_fds,
             may_set_groups: may_set_groups(self.state.pid),
             personality: linux.and_then(|linux| linux.personality().as_ref()).map(super::personality),
+            has_cpuset: super::has_cpuset(linux),
             terminal_size: streams.terminal_size(),
         };
         Ok(InitPlan {

@@ -44,6 +44,7 @@ mod update;
 mod work_images;
 
 pub use create::{CreateOptions, create};
+pub use delete::delete_damaged;
 pub use exec::ExecOptions;
 pub use restore::restore;
 pub use shm::SharedIpc;
@@ -255,6 +256,12 @@ fn may_set_groups(linux: Option<&Linux>) -> Result<bool> {
     }
     let denied = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
     Ok(!denied)
+}
+
+/// Says whether the container may use some cpus only.
+fn has_cpuset(linux: Option<&Linux>) -> bool {
+    let cpu = linux.and_then(|linux| linux.resources().as_ref()).and_then(|resources| resources.cpu().as_ref());
+    cpu.and_then(|cpu| cpu.cpus().as_ref()).is_some_and(|cpus| !cpus.is_empty())
 }
 
 fn personality(asked: &LinuxPersonality) -> u32 {

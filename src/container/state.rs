@@ -128,8 +128,8 @@ impl StateDir {
             std::io::ErrorKind::NotFound => self.not_found(),
             _ => Error::other(format!("read {}: {err}", path.display())),
         })?;
-        let state: State =
-            serde_json::from_slice(&text).map_err(|err| Error::other(format!("parse {}: {err}", path.display())))?;
+        let state: State = serde_json::from_slice(&text)
+            .map_err(|err| Error::new(ErrorKind::Damaged, format!("parse {}: {err}", path.display())))?;
         if state.version > VERSION {
             return Err(Error::other(format!(
                 "{} has format {}, which is newer than this runtime's {VERSION}",

@@ -148,6 +148,11 @@ pub fn plan(mounts: &[Mount], context: &MountContext<'_>) -> Result<Vec<MountSte
 
 /// Destinations are absolute; a relative one is taken as if it began with `/` (as runc does), `..` cannot leave it.
 pub fn destination(path: &Path) -> Result<String> {
+    clean(path).into_os_string().into_string().map_err(|_| Error::invalid("destination is not UTF-8"))
+}
+
+/// Returns an absolute path without `.` and `..`, by its words alone.
+pub fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::from("/");
     for part in path.components() {
         match part {
@@ -156,7 +161,7 @@ pub fn destination(path: &Path) -> Result<String> {
             _ => {}
         }
     }
-    clean.into_os_string().into_string().map_err(|_| Error::invalid("destination is not UTF-8"))
+    clean
 }
 
 fn one(mount: &Mount, target: &str, options: MountOptions, context: &MountContext<'_>) -> Result<MountStep> {

@@ -53,6 +53,8 @@ pub struct ProcessPlan {
     pub keyring: Option<CString>,
     /// Scheduling policy.
     pub scheduler: Option<SchedulerPlan>,
+    /// Whether it may use some cpus only, which not every policy goes with.
+    pub has_cpuset: bool,
     /// ioprio_set(2)'s value.
     pub io_priority: Option<u32>,
     /// personality(2)'s value.
@@ -124,6 +126,8 @@ pub struct Surroundings {
     pub may_set_groups: bool,
     /// Domain and flags of personality(2), which linux.personality sets for all processes.
     pub personality: Option<u32>,
+    /// Whether the container's cgroup has a limit of cpus.
+    pub has_cpuset: bool,
     /// Rows and columns of the terminal that the process's own is relayed to, which count more than those asked for.
     pub terminal_size: Option<(u16, u16)>,
 }
@@ -162,6 +166,7 @@ pub fn plan(process: &Process, seccomp: Option<CompiledFilter>, around: &Surroun
         oom_score_adj: process.oom_score_adj(),
         keyring: around.keyring.clone(),
         scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+        has_cpuset: around.has_cpuset,
         io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
         personality: around.personality,
         terminal: process.terminal().unwrap_or(false).then(|| terminal(process, around.terminal_size)),
@@ -288,6 +293,10 @@ fn scheduler(asked: &Scheduler) -> Result<SchedulerPlan> {
         P::SchedIdle => libc::SCHED_IDLE,
         P::SchedDeadline => 6,
     };
+    let nice = asked.nice().unwrap_or(0);
+    if !(-20..=19).contains(&nice) {
+        return Err(Error::invalid(format!("invalid scheduler.nice: {nice}")));
+    }
     let priority = asked.priority().unwrap_or(0);
     let real_time = matches!(asked.policy(), P::SchedFifo | P::SchedRr);
     if priority != 0 && !real_time {
@@ -300,7 +309,7 @@ fn scheduler(asked: &Scheduler) -> Result<SchedulerPlan> {
     Ok(SchedulerPlan {
         policy: policy as u32,
         flags: asked.flags().iter().flatten().fold(0, |flags, &flag| flags | scheduler_flag(flag)),
-        nice: asked.nice().unwrap_or(0),
+        nice,
         priority: u32::try_from(priority).map_err(|_| Error::invalid("scheduler.priority is negative"))?,
         runtime: deadline[0],
         deadline: deadline[1],

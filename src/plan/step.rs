@@ -4,6 +4,7 @@
 //! same plan, makes the sentence.
 
 use super::InitPlan;
+use super::mounts::{MountAction, MountStep};
 use crate::error::describe;
 use nix::errno::Errno;
 
@@ -242,7 +243,7 @@ impl Failure {
             Step::Propagation => "change the propagation of /".into(),
             Step::Rootfs => format!("mount rootfs {}", root.source.to_string_lossy()),
             Step::MountSource => format!("{}: open its source", mount()),
-            Step::MountTarget => format!("{}: make its mount point", mount()),
+            Step::MountTarget => format!("{}: {}", mount(), self.attempt_of_target(root.mounts.get(index))),
             Step::Mount => mount(),
             Step::MountAttributes => format!("{}: set its flags", mount()),
             Step::Device => format!(
@@ -269,12 +270,27 @@ impl Failure {
         }
     }
 
+    /// Why a place was refused that is there, but leads elsewhere, is said in runc's words.
+    fn attempt_of_target(&self, step: Option<&MountStep>) -> String {
+        match (step.map(|step| &step.action), Errno::from_raw(self.errno)) {
+            (Some(MountAction::Filesystem { fstype, .. }), Errno::ELOOP | Errno::ENOTDIR)
+                if matches!(fstype.to_bytes(), b"proc" | b"sysfs") =>
+            {
+                format!("filesystem {:?} must be mounted on ordinary directory", fstype.to_string_lossy())
+            }
+            _ => "make its mount point".into(),
+        }
+    }
+
     fn attempt_of_process(&self, plan: &InitPlan) -> String {
         let index = usize::from(self.index);
         let process = &plan.process;
         match self.step {
             Step::Rlimit => {
                 format!("error setting rlimit {}", process.rlimits.get(index).map_or("", |limit| limit.name))
+            }
+            Step::Scheduler if self.errno == Errno::EPERM as i32 && process.has_cpuset => {
+                "process scheduler can't be used together with AllowedCPUs".into()
             }
             Step::Scheduler => "set the scheduler".into(),
             Step::IoPriority => "set the I/O priority".into(),

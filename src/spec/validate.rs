@@ -34,6 +34,7 @@ pub fn id(id: &str) -> Result<()> {
 
 /// Refuses a configuration that makes no container.
 pub fn spec(spec: &Spec) -> Result<()> {
+    version(spec.version())?;
     process(spec.process().as_ref().ok_or_else(|| Error::invalid("process property must not be empty"))?)?;
     let root = spec.root().as_ref().ok_or_else(|| Error::invalid("Root must be specified"))?;
     if root.path().as_os_str().is_empty() {
@@ -49,7 +50,40 @@ pub fn spec(spec: &Spec) -> Result<()> {
     for key in linux.sysctl().iter().flatten().map(|(key, _)| key) {
         sysctl(key, linux)?;
     }
+    hooks(spec)?;
     unsupported(linux)
+}
+
+/// Refuses a configuration of a later specification, whose words may mean something else.
+fn version(text: &str) -> Result<()> {
+    let numbers = text.split(['-', '+']).next().unwrap_or_default().split('.').map(str::parse::<u32>);
+    match numbers.collect::<std::result::Result<Vec<_>, _>>().as_deref() {
+        Ok([0 | 1, _, _]) => Ok(()),
+        _ => Err(Error::invalid(format!("ociVersion {text:?} is not supported: this runtime knows 1.x.y"))),
+    }
+}
+
+#[allow(deprecated, reason = "prestart hooks are still part of the contract with container engines")]
+fn hooks(spec: &Spec) -> Result<()> {
+    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    let kinds = [
+        hooks.prestart(),
+        hooks.create_runtime(),
+        hooks.create_container(),
+        hooks.start_container(),
+        hooks.poststart(),
+        hooks.poststop(),
+    ];
+    for hook in kinds.into_iter().flatten().flatten() {
+        let refused = |why: &str| Err(Error::invalid(format!("hook {:?}: {why}", hook.path())));
+        if !hook.path().is_absolute() {
+            return refused("its path must be absolute");
+        }
+        if hook.timeout().is_some_and(|seconds| seconds <= 0) {
+            return refused("its timeout must be greater than zero");
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a process that cannot be executed.

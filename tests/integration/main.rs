@@ -21,6 +21,7 @@ mod leaks;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod phrases;
 mod process;
 mod seccomp;
 mod security;

@@ -1,0 +1,148 @@
+//! Refusals in the words that runc's clients and its test suite look for.
+
+use crate::support::{Bundle, Runtime};
+use crate::{ours_only, requires};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
+
+#[track_caller]
+fn refused(bundle: Bundle, words: &str) {
+    let c = Runtime::new(bundle);
+    let output = c.create().exits(1);
+    let said = format!("{}{}", output.stderr, c.complained()).replace("\\\"", "\"");
+    assert!(said.contains(words), "no {words:?} in {said}");
+    c.leaves_nothing();
+}
+
+#[test]
+fn a_root_that_is_a_symlink_is_refused() {
+    requires!(root);
+    let linked = Bundle::sleep().prepare(|path| symlink(".", path.join("rootfs/link")).unwrap());
+    refused(
+        linked.with(|config| config["root"]["path"] = json!("rootfs/link")),
+        "invalid rootfs: not an absolute path, or a symlink",
+    );
+    let missing = Bundle::sleep().with(|config| config["root"]["path"] = json!("nowhere"));
+    refused(missing, "invalid rootfs: stat ");
+    Bundle::new(&["true"]).with(|config| config["root"]["path"] = json!("./rootfs/../rootfs/")).run().ok();
+}
+
+#[test]
+fn procfs_is_mounted_on_no_symlink() {
+    requires!(root);
+    for (place, kind) in [("proc", "proc"), ("sys", "sysfs")] {
+        let bundle = Bundle::sleep().prepare(|path| {
+            let root = path.join("rootfs");
+            fs::remove_dir(root.join(place)).unwrap();
+            fs::create_dir(root.join("elsewhere")).unwrap();
+            symlink("elsewhere", root.join(place)).unwrap();
+        });
+        refused(bundle, &format!("filesystem \"{kind}\" must be mounted on ordinary directory"));
+    }
+}
+
+#[test]
+fn a_version_of_the_specification_that_is_none_is_refused() {
+    requires!(root);
+    ours_only!("runc 1.1 does not look at it");
+    for version in ["2.0.0", "1.0", "latest", ""] {
+        let bundle = Bundle::sleep().with(|config| config["ociVersion"] = json!(version));
+        refused(bundle, &format!("ociVersion {version:?} is not supported"));
+    }
+    Bundle::new(&["true"]).with(|config| config["ociVersion"] = json!("1.0.2-dev")).run().ok();
+}
+
+#[test]
+fn hooks_that_the_specification_does_not_allow_are_refused() {
+    requires!(root);
+    ours_only!("runc 1.1 fails while it makes the container, or not at all");
+    let hook = |hook| Bundle::sleep().with(|config| config["hooks"] = json!({"poststop": [hook]}));
+    refused(hook(json!({"path": "bin/true"})), "hook \"bin/true\": its path must be absolute");
+    for timeout in [0, -1] {
+        let words = "hook \"/bin/true\": its timeout must be greater than zero";
+        refused(hook(json!({"path": "/bin/true", "timeout": timeout})), words);
+    }
+}
+
+#[test]
+fn a_scheduler_that_does_not_go_with_a_cpuset_is_refused() {
+    requires!(root, cgroup_v1);
+    ours_only!("runc 1.1 knows no scheduler");
+    let deadline = json!({"policy": "SCHED_DEADLINE", "runtime": 100_000, "deadline": 200_000, "period": 1_000_000});
+    let bundle = Bundle::sleep().with(|config| {
+        config["process"]["scheduler"] = deadline;
+        config["linux"]["resources"] = json!({"cpu": {"cpus": "0"}});
+    });
+    if fs::read_to_string("/sys/devices/system/cpu/online").unwrap().trim() != "0" {
+        refused(bundle, "process scheduler can't be used together with AllowedCPUs");
+    }
+    let nice =
+        Bundle::sleep().with(|config| config["process"]["scheduler"] = json!({"policy": "SCHED_OTHER", "nice": 20}));
+    refused(nice, "invalid scheduler.nice: 20");
+}
+
+#[test]
+fn somebody_who_is_not_root_needs_a_user_namespace() {
+    requires!(root);
+    let bundle = Bundle::sleep();
+    fs::set_permissions(bundle.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = Command::new("setpriv");
+    let program = bundle.path().join("runtime");
+    fs::copy(Runtime::found(), &program).unwrap();
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+    command.arg("--root").arg("/tmp/nowhere").args(["create", "--bundle"]).arg(bundle.path()).arg(bundle.id());
+    command.stdin(Stdio::null());
+    let c = Runtime::new(bundle);
+    c.output_of(command).exits(1).stderr_contains("rootless container requires user namespaces");
+}
+
+#[test]
+fn a_process_that_the_oom_killer_took_is_told_so() {
+    requires!(root, cgroup_v1);
+    ours_only!("runc itself needs more memory");
+    let c = Bundle::sleep().start();
+    let tiny = c.cgroup("memory").join("tiny");
+    fs::create_dir(&tiny).unwrap();
+    fs::write(tiny.join("memory.limit_in_bytes"), "4096").unwrap();
+    c.exec_with(&["--cgroup", "memory:tiny"], &["true"]).exits(255).stderr_contains("(possibly OOM-killed)");
+}
+
+#[test]
+fn a_state_that_cannot_be_read_does_not_keep_a_container() {
+    requires!(root);
+    ours_only!("the state is ours");
+    let c = Bundle::sleep().start();
+    let pid = c.pid();
+    fs::write(c.root().join(c.id()).join("stasis.json"), "{\"version\": 1, ").unwrap();
+    c.delete().exits(1).stderr_contains("stasis.json");
+    c.cmd(&["delete", "--force", c.id()]).ok();
+    assert!(!c.root().join(c.id()).exists());
+    crate::support::wait_until("init's end", || {
+        !fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| !status.contains("State:\tZ"))
+    });
+    c.leaves_nothing();
+}
+
+#[test]
+fn misuse_is_told_in_the_log() {
+    requires!(root);
+    ours_only!("the help that comes with it is ours");
+    let c = Runtime::new(Bundle::sleep());
+    let path = c.bundle().path().join("log.json");
+    let log = path.to_str().unwrap();
+    for (words, message) in [
+        (&["state", "--nope", "x"][..], "flag provided but not defined: -nope"),
+        (&["state"], "\"state\" requires exactly 1 argument(s)"),
+        (&["nope"], "No help topic for 'nope'"),
+        (&["create", "--preserve-fds", "x", "y"], "invalid value \"x\" for flag -preserve-fds: parse error"),
+    ] {
+        let output = c.cmd(&[&["--log", log, "--log-format=json"], words].concat()).fails();
+        let text = fs::read_to_string(&path).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(line["msg"].as_str().unwrap().ends_with(message), "{line}");
+        assert!(output.stderr.contains(message), "{output}");
+        fs::remove_file(&path).unwrap();
+    }
+}
