@@ -4,6 +4,7 @@ use super::{Global, root, usage};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use stasis::container::{self, CreateOptions, StreamOptions};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What `create`, `run` and `restore` have in common: the bundle, and what goes into the container with it.
@@ -78,6 +79,7 @@ impl BundleArgs {
             no_new_keyring: self.no_new_keyring,
             preserve_fds: listen.saturating_add(self.preserve_fds),
             env,
+            notify_socket: notify_socket(),
             rootless: global.rootless()?,
             no_cgroup: global.wants_no_cgroup(),
         })
@@ -88,6 +90,11 @@ impl BundleArgs {
 fn listen_fds(variable: impl Fn(&str) -> Option<String>, own_pid: u32) -> u32 {
     let number = |name| variable(name).and_then(|value| value.parse::<u32>().ok());
     if number("LISTEN_PID") == Some(own_pid) { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
+}
+
+/// Returns where a service manager waits to hear that the program is ready (sd_notify(3)).
+pub fn notify_socket() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())
 }
 
 /// Creates a container.

@@ -42,7 +42,8 @@ pub fn run(args: RunArgs, global: &Global) -> Result<u8> {
 
 fn detached(args: RunArgs, global: &Global) -> Result<u8> {
     let options = args.bundle.options(true, global)?;
-    container::run(&root::select(global)?.path, &args.id, &options)?;
+    let (container, started) = container::run(&root::select(global)?.path, &args.id, &options)?;
+    started.notify.map_or(Ok(()), |notify| container.wait_notified(notify))?;
     Ok(0)
 }
 
@@ -64,8 +65,8 @@ fn attached(args: RunArgs, global: &Global) -> Result<u8> {
 
 /// Serves a process until it ends; returns its exit code.
 pub fn follow(signals: &Signals, started: Started) -> Result<u8> {
-    let Started { pid, pidfd, io } = started;
-    let code = relay(signals, io, pid, pidfd.as_fd()).inspect_err(|_| {
+    let Started { pid, pidfd, io, notify } = started;
+    let code = relay(signals, io, pid, pidfd.as_fd(), notify).inspect_err(|_| {
         // Nobody would look after its streams any more.
         if let Err(errno) = pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL) {
             ::log::debug!("kill process {pid}: {}", errno.desc());

@@ -1,5 +1,6 @@
 //! `start`: the program of a created container.
 
+use super::create::notify_socket;
 use super::{Global, root};
 use anyhow::Result;
 use clap::Args;
@@ -15,6 +16,12 @@ pub struct StartArgs {
 
 /// Starts a container.
 pub fn run(args: &StartArgs, global: &Global) -> Result<u8> {
-    Container::load(&root::select(global)?.path, &args.id)?.start()?;
+    let mut container = Container::load(&root::select(global)?.path, &args.id)?;
+    let notify = match notify_socket() {
+        Some(host) => container.notify_socket(&host)?,
+        None => None,
+    };
+    container.start()?;
+    notify.map_or(Ok(()), |notify| container.wait_notified(notify))?;
     Ok(0)
 }

@@ -5,7 +5,7 @@ use super::seccomp_agent::Subject;
 use super::start::has_poststart_hooks;
 use super::state::{self, State, StateDir};
 use super::streams::{self, StreamOptions, Streams};
-use super::{Container, Started, hooks, idmap, own_namespaces, seccomp_agent, shm, spawn};
+use super::{Container, NotifySocket, Started, hooks, idmap, notify, own_namespaces, seccomp_agent, shm, spawn};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup};
@@ -18,7 +18,7 @@ use crate::sys::fd;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{Linux, Spec};
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -48,6 +48,8 @@ pub struct CreateOptions {
     pub preserve_fds: u32,
     /// Entries that the runtime adds to the environment of the process, `LISTEN_FDS=1` for example.
     pub env: Vec<String>,
+    /// Where a service manager waits to hear that the program is ready (NOTIFY_SOCKET).
+    pub notify_socket: Option<OsString>,
     /// Whether a missing privilege over cgroups is no failure; `None` decides by who we are.
     pub rootless: Option<bool>,
     /// Whether the container gets no cgroup at all.
@@ -73,6 +75,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         move || dir.remove()
     });
     shm::share(&mut config, &dir)?;
+    let notify = share_notify_socket(&mut config, &dir, options)?;
     let (cgroup_plan, view) = plan_cgroup(&config.spec, id, options)?;
     let mut plan = plan_init(&config.spec, id, &bundle, root, (&view, options, &streams))?;
     log::debug!("plan of container {id}: {plan:?}");
@@ -86,7 +89,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let making = Making { dir: &dir, config: &config, cgroup: &cgroup, cgroup_plan: cgroup_plan.as_ref(), options };
     let (state, started) = making.run(&mut plan, streams, state)?;
     undo.disarm();
-    Ok((Container::new(dir, state, config.spec), started))
+    Ok((Container::new(dir, state, config.spec), Started { notify, ..started }))
 }
 
 /// What the second half of create works on.
@@ -158,7 +161,7 @@ impl Making<'_> {
         }
 
         let pidfd = spawned.pidfd.try_clone().context(|| "duplicate a descriptor")?;
-        let started = Started { pid: spawned.pid, pidfd, io: streams.into_io()? };
+        let started = Started { pid: spawned.pid, pidfd, io: streams.into_io()?, notify: None };
         super::announce(&started, self.options.pid_file.as_deref(), self.options.pidfd_socket.as_deref())?;
         undo.disarm();
         Ok((state, started))
@@ -204,6 +207,13 @@ fn waits_for_outside(plan: &InitPlan) -> bool {
 
 pub(super) fn has_terminal(spec: &Spec) -> bool {
     spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false)
+}
+
+/// Gives the program a way to say that it is ready, and listens there if it is started at once.
+fn share_notify_socket(config: &mut Config, dir: &StateDir, options: &CreateOptions) -> Result<Option<NotifySocket>> {
+    let Some(host) = &options.notify_socket else { return Ok(None) };
+    notify::share(config, dir)?;
+    options.start.then(|| NotifySocket::bind(dir, host)).transpose()
 }
 
 /// Refuses what only root can make.

@@ -74,7 +74,7 @@ impl Container {
         seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject)?;
         spawned.wait_executed(&plan)?;
         let pidfd = spawned.pidfd.try_clone().context(|| "duplicate a descriptor")?;
-        let started = Started { pid: spawned.pid, pidfd, io: streams.into_io()? };
+        let started = Started { pid: spawned.pid, pidfd, io: streams.into_io()?, notify: None };
         super::announce(&started, options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
         undo.disarm();
         Ok(started)

@@ -21,6 +21,7 @@ mod joined;
 mod kill;
 mod left_out;
 mod mount_points;
+mod notify;
 mod open_files;
 mod own_namespaces;
 mod preflight;
@@ -46,6 +47,7 @@ mod work_images;
 pub use create::{CreateOptions, create};
 pub use delete::delete_damaged;
 pub use exec::ExecOptions;
+pub use notify::NotifySocket;
 pub use restore::restore;
 pub use shm::SharedIpc;
 pub use start::run;
@@ -111,6 +113,8 @@ pub struct Started {
     pub pidfd: OwnedFd,
     /// What the foreground has to look after.
     pub io: relay::Io,
+    /// Where it says that it is ready, if somebody wants to know.
+    pub notify: Option<NotifySocket>,
 }
 
 impl Container {

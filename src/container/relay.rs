@@ -4,6 +4,7 @@
 //! wrote is lost: not when whoever reads our output stalls, and not when the process ends first. Making the process and
 //! its pipes or terminal is the caller's part, and so is the removal of what it leaves.
 
+use super::NotifySocket;
 use crate::error::{Context, Result};
 use crate::sys::signal::{Signals, is_child_subreaper, reap_other};
 use crate::sys::tty::{self, RawMode};
@@ -43,7 +44,7 @@ pub enum Io {
 ///
 /// `signals` was blocked before the child was made. While this runs our terminal, if the child has one of its own, is in
 /// raw mode. Other children that end are reaped if this process is a subreaper.
-pub fn relay(signals: &Signals, io: Io, pid: i32, pidfd: BorrowedFd<'_>) -> Result<i32> {
+pub fn relay(signals: &Signals, io: Io, pid: i32, pidfd: BorrowedFd<'_>, notify: Option<NotifySocket>) -> Result<i32> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
     let (pumps, terminal) = match io {
@@ -55,7 +56,7 @@ pub fn relay(signals: &Signals, io: Io, pid: i32, pidfd: BorrowedFd<'_>) -> Resu
         }
     };
     let reaps = is_child_subreaper().context(|| "ask whether this is a subreaper")?;
-    Relay { signals, pid, pidfd, pumps, terminal, reaps }.run()
+    Relay { signals, pid, pidfd, pumps, terminal, reaps, notify }.run()
 }
 
 /// Connects pipes with our streams.
@@ -86,6 +87,7 @@ struct Relay<'a> {
     pumps: Vec<Pump>,
     terminal: Option<Terminal>,
     reaps: bool,
+    notify: Option<NotifySocket>,
 }
 
 impl Relay<'_> {
@@ -96,6 +98,9 @@ impl Relay<'_> {
                 self.take(signal);
             }
             self.pump(&ready);
+            if ready.notified {
+                self.pass_notification_on();
+            }
             if ready.ended {
                 let exit = pidfd::reap(self.pid).context(|| format!("wait for process {}", self.pid))?;
                 self.drain()?;
@@ -138,6 +143,8 @@ impl Relay<'_> {
     fn wait(&self, process: Option<BorrowedFd<'_>>) -> Result<Ready> {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(process.map(|pidfd| PollFd::new(pidfd, PollFlags::POLLIN)));
+        let notify = fds.len();
+        fds.extend(self.notify.as_ref().map(|notify| PollFd::new(notify.as_fd(), PollFlags::POLLIN)));
         let waiting: Vec<_> = self.pumps.iter().map(Pump::interest).collect();
         let first = fds.len();
         fds.extend(waiting.iter().flatten().map(|(fd, flags)| PollFd::new(*fd, *flags)));
@@ -149,7 +156,21 @@ impl Relay<'_> {
         let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
         let mut polled = fds.iter().skip(first);
         let pumps = waiting.iter().map(|waits| waits.is_some() && polled.next().is_some_and(is_ready)).collect();
-        Ok(Ready { ended: process.is_some() && fds.get(1).is_some_and(is_ready), pumps })
+        let notified = self.notify.is_some() && fds.get(notify).is_some_and(is_ready);
+        Ok(Ready { ended: process.is_some() && fds.get(1).is_some_and(is_ready), notified, pumps })
+    }
+
+    /// Takes a message about the program's readiness; once it was passed on, the others are of no interest.
+    fn pass_notification_on(&mut self) {
+        match self.notify.as_mut().map(|notify| notify.pass_on(self.pid)) {
+            Some(Ok(None)) => {}
+            Some(Ok(Some(_barrier))) => self.notify = None,
+            Some(Err(err)) => {
+                log::warn!("{err}");
+                self.notify = None;
+            }
+            None => {}
+        }
     }
 
     /// Acts on a signal that we got.
@@ -178,6 +199,7 @@ impl Relay<'_> {
 /// What poll(2) found.
 struct Ready {
     ended: bool,
+    notified: bool,
     pumps: Vec<bool>,
 }
 

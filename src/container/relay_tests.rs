@@ -36,7 +36,7 @@ fn serve(script: &str, ours: [BorrowedFd<'_>; 3]) -> i32 {
     let (pid, process, theirs) = shell(script);
     let signals = &Signals::block().unwrap();
     let pumps = pipes(ours, theirs).unwrap();
-    Relay { signals, pid, pidfd: process.as_fd(), pumps, terminal: None, reaps: false }.run().unwrap()
+    Relay { signals, pid, pidfd: process.as_fd(), pumps, terminal: None, reaps: false, notify: None }.run().unwrap()
 }
 
 /// Serves `script` with no input; returns its code and what it wrote to stdout.
@@ -127,7 +127,7 @@ fn signals_are_passed_on() {
     }
     let begin = Instant::now();
     let pumps = pipes([null.as_fd(); 3], theirs).unwrap();
-    let relay = Relay { signals, pid, pidfd: process.as_fd(), pumps, terminal: None, reaps: false };
+    let relay = Relay { signals, pid, pidfd: process.as_fd(), pumps, terminal: None, reaps: false, notify: None };
     assert_eq!(relay.run().unwrap(), 128 + libc::SIGUSR2);
     assert!(begin.elapsed() < Duration::from_secs(10));
 }
@@ -146,7 +146,15 @@ fn a_terminal_is_raw_for_us_and_has_our_size() {
     let terminal = Terminal::new(master.as_fd(), Some(ours.try_clone().unwrap())).unwrap();
     let pumps = console([ours.as_fd(); 3], master).unwrap();
     nix::unistd::write(&our_master, b"hello\r").unwrap();
-    let relay = Relay { signals: &signals, pid, pidfd: process.as_fd(), pumps, terminal: Some(terminal), reaps: false };
+    let relay = Relay {
+        signals: &signals,
+        pid,
+        pidfd: process.as_fd(),
+        pumps,
+        terminal: Some(terminal),
+        reaps: false,
+        notify: None,
+    };
     assert_eq!(relay.run().unwrap(), 5);
     drop(ours);
     let mut text = Vec::new();

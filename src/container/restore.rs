@@ -348,7 +348,7 @@ impl Restoring<'_> {
         self.console = None;
         let init = self.init.as_ref().ok_or_else(|| Error::other("criu did not tell which process init is"))?;
         let pidfd = init.try_clone().context(|| "duplicate a descriptor")?;
-        Ok(Started { pid: self.state.pid, pidfd, io: streams.into_io()? })
+        Ok(Started { pid: self.state.pid, pidfd, io: streams.into_io()?, notify: None })
     }
 
     /// Ends whatever has been restored and reaps it. CRIU has ended it already unless it had finished.

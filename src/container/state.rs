@@ -26,6 +26,7 @@ const QUEUES: &str = "mqueue";
 const MASKS: &str = "masks";
 const ID_MAPPED: &str = "id-mapped-";
 const SHM: &str = "shm";
+const NOTIFY: &str = "notify";
 
 /// What later commands need to know of a container. Its status is not among it: that is asked of the kernel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -197,6 +198,11 @@ impl StateDir {
     /// Returns where the /dev/shm of a shareable container is mounted, unless somebody else has done that.
     pub fn shm(&self) -> PathBuf {
         self.0.join(SHM)
+    }
+
+    /// Returns where the socket is on which the program says that it is ready.
+    pub fn notify(&self) -> PathBuf {
+        self.0.join(NOTIFY)
     }
 
     /// Removes the directory and all in it; none is no failure.

@@ -32,6 +32,16 @@ impl Config {
         }
         Ok(())
     }
+
+    /// Adds an entry to `mounts`, in the copy too.
+    pub fn add_mount(&mut self, mount: Mount) -> Result<()> {
+        let mounts = self.spec.mounts_mut().get_or_insert_default();
+        mounts.push(mount);
+        let mut value: Value = serde_json::from_slice(&self.text).map_err(invalid)?;
+        value["mounts"] = serde_json::to_value(mounts).map_err(invalid)?;
+        self.text = value.to_string().into_bytes();
+        Ok(())
+    }
 }
 
 /// Reads a configuration.

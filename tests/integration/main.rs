@@ -21,6 +21,7 @@ mod leaks;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod notify;
 mod phrases;
 mod process;
 mod seccomp;
