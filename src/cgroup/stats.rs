@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Cgroup, file};
 use crate::plan::cgroup::Version;
+use crate::plan::number_list;
 
 /// Nanoseconds of a clock tick: USER_HZ is 100 on every architecture.
 const TICK: u64 = 10_000_000;
@@ -148,19 +149,10 @@ fn cpuset(files: &Files) -> Value {
         cpuset.insert((*name).to_owned(), text.trim().parse::<i64>().unwrap_or(0).into());
     }
     if files.is_v1 {
-        put(&mut cpuset, "cpus", list(&files.text("cpuset.cpus")));
-        put(&mut cpuset, "mems", list(&files.text("cpuset.mems")));
+        put(&mut cpuset, "cpus", number_list::parse(&files.text("cpuset.cpus")));
+        put(&mut cpuset, "mems", number_list::parse(&files.text("cpuset.mems")));
     }
     Value::Object(cpuset)
-}
-
-/// Reads a list such as `0-2,7`.
-fn list(text: &str) -> Vec<u64> {
-    let ranges = text.trim().split(',').filter_map(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        Some(first.parse::<u64>().ok()?..=last.parse().ok()?)
-    });
-    ranges.flatten().collect()
 }
 
 fn memory(cgroup: &Cgroup) -> Value {
@@ -389,12 +381,5 @@ mod tests {
             {"major": 7, "value": 5},
         ]);
         assert_eq!(Value::from(entries), expected);
-    }
-
-    #[test]
-    fn lists_have_ranges() {
-        for (text, expected) in [("0-2,7\n", &[0, 1, 2, 7][..]), ("3", &[3]), ("\n", &[])] {
-            assert_eq!(list(text), expected);
-        }
     }
 }

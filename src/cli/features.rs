@@ -34,6 +34,10 @@ fn features() -> Value {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
+            "memoryPolicy": {
+                "modes": prefixed("MPOL_", "BIND DEFAULT INTERLEAVE LOCAL PREFERRED PREFERRED_MANY WEIGHTED_INTERLEAVE"),
+                "flags": prefixed("MPOL_F_", "NUMA_BALANCING RELATIVE_NODES STATIC_NODES"),
+            },
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": false },
         },
@@ -54,10 +58,11 @@ fn capabilities() -> Vec<String> {
     all.iter().map(ToString::to_string).collect()
 }
 
+fn prefixed(prefix: &str, names: &str) -> Vec<String> {
+    names.split_whitespace().map(|name| format!("{prefix}{name}")).collect()
+}
+
 fn seccomp_features() -> Value {
-    let prefixed = |prefix: &str, names: &str| -> Vec<String> {
-        names.split_whitespace().map(|name| format!("{prefix}{name}")).collect()
-    };
     let archs = "AARCH64 ARM LOONGARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE RISCV64 \
                  S390 S390X X32 X86 X86_64";
     json!({

@@ -292,6 +292,7 @@ fn plan_init(
         preserve_fds: options.preserve_fds,
         may_set_groups: super::may_set_groups(linux)?,
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(super::personality),
+        memory_policy: linux.map(plan::memory_policy::plan).transpose()?.flatten(),
         has_cpuset: super::has_cpuset(linux),
         terminal_size: streams.terminal_size(),
     };

@@ -8,7 +8,7 @@ use super::{Container, Started, Status, spawn};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::namespaces::{Kind, NamespacePlan};
-use crate::plan::process::Surroundings;
+use crate::plan::process::{ProcessPlan, Surroundings};
 use crate::plan::{self, InitPlan};
 use crate::spec;
 use nix::sys::stat::stat;
@@ -92,12 +92,14 @@ impl Container {
             preserve_fds: options.preserve_fds,
             may_set_groups: may_set_groups(self.state.pid),
             personality: linux.and_then(|linux| linux.personality().as_ref()).map(super::personality),
+            memory_policy: linux.map(plan::memory_policy::plan).transpose()?.flatten(),
             has_cpuset: super::has_cpuset(linux),
             terminal_size: streams.terminal_size(),
         };
+        let [first_cpus, last_cpus] = plan::process::exec_affinity(process)?;
         Ok(InitPlan {
             namespaces: self.namespaces_to_join(),
-            process: plan::process::plan(process, filter, &around)?,
+            process: ProcessPlan { first_cpus, last_cpus, ..plan::process::plan(process, filter, &around)? },
             ..InitPlan::default()
         })
     }

@@ -31,6 +31,9 @@ pub fn enter(plan: &InitPlan, with: &Descriptors) -> Result<()> {
 
 /// Joins the namespaces of a running container.
 pub fn enter_running(plan: &InitPlan, with: &Descriptors) -> Result<()> {
+    if !plan.process.first_cpus.is_empty() {
+        process::set_affinity(&plan.process.first_cpus).at(Step::CpuAffinity)?;
+    }
     process::set_dumpable(false).at(Step::JoinNamespace)?;
     match with.joins.first().filter(|_| plan.namespaces.join_process != 0) {
         Some(init) => ns::join(init.as_fd(), plan.namespaces.join_process).at(Step::JoinNamespace),

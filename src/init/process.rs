@@ -13,6 +13,9 @@ use nix::unistd::AccessFlags;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// More than any machine has; the kernel takes what there is.
+const ALL_CPUS: [u64; 128] = [u64::MAX; 128];
+
 /// A process that has only to execute its program.
 #[derive(Debug)]
 pub struct Prepared {
@@ -23,6 +26,20 @@ pub struct Prepared {
 /// Leaves the session of the runtime's caller, whose terminal is none of the container's business.
 pub fn new_session() -> Result<()> {
     process::new_session().at(Step::Session)
+}
+
+/// Moves to the cpus that were asked for, or to all that the cgroup has: those of the runtime's caller, which may be
+/// limited to some, are none of the container's business (runc does so too).
+pub fn move_to_cpus(plan: &ProcessPlan) -> Result<()> {
+    match (plan.first_cpus.is_empty(), plan.last_cpus.is_empty()) {
+        (_, false) => process::set_affinity(&plan.last_cpus).at(Step::CpuAffinity),
+        (false, true) => Ok(()),
+        (true, true) => {
+            // Refused to a container that goes on where it was, and no reason not to start.
+            let _refused = process::set_affinity(&ALL_CPUS);
+            Ok(())
+        }
+    }
 }
 
 /// Joins a session keyring of the container's own, so that the caller's keys stay out of its reach.
@@ -179,6 +196,9 @@ fn limit(plan: &ProcessPlan) -> Result<()> {
     }
     if let Some(priority) = plan.io_priority {
         process::set_io_priority(priority).at(Step::IoPriority)?;
+    }
+    if let Some(policy) = &plan.memory_policy {
+        process::set_memory_policy(policy.mode, &policy.nodes).at(Step::MemoryPolicy)?;
     }
     if let Some(personality) = plan.personality {
         process::set_personality(personality).at(Step::Personality)?;

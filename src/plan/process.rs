@@ -1,6 +1,8 @@
 //! The process: what is executed, as whom, with which limits, capabilities and labels.
 
 use super::caps::{self, CapMasks};
+use super::memory_policy::MemoryPolicy;
+use super::number_list;
 use super::seccomp::CompiledFilter;
 use crate::cstrings::CStringArray;
 use crate::error::{Error, Result};
@@ -59,6 +61,13 @@ pub struct ProcessPlan {
     pub io_priority: Option<u32>,
     /// personality(2)'s value.
     pub personality: Option<u32>,
+    /// Where its memory comes from.
+    pub memory_policy: Option<MemoryPolicy>,
+    /// On which cpus it is before it is in the container's cgroup, as a mask; for exec only.
+    pub first_cpus: Vec<u64>,
+    /// On which cpus it is from then on. If neither is said, on all that the cgroup has, whatever the caller was
+    /// limited to.
+    pub last_cpus: Vec<u64>,
     /// Whether it has a terminal, and of what size.
     pub terminal: Option<TerminalPlan>,
     /// How many descriptors from 3 on it inherits.
@@ -126,6 +135,8 @@ pub struct Surroundings {
     pub may_set_groups: bool,
     /// Domain and flags of personality(2), which linux.personality sets for all processes.
     pub personality: Option<u32>,
+    /// Where memory comes from, which linux.memoryPolicy sets for all processes.
+    pub memory_policy: Option<MemoryPolicy>,
     /// Whether the container's cgroup has a limit of cpus.
     pub has_cpuset: bool,
     /// Rows and columns of the terminal that the process's own is relayed to, which count more than those asked for.
@@ -169,9 +180,23 @@ pub fn plan(process: &Process, seccomp: Option<CompiledFilter>, around: &Surroun
         has_cpuset: around.has_cpuset,
         io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
         personality: around.personality,
+        memory_policy: around.memory_policy.clone(),
+        first_cpus: Vec::new(),
+        last_cpus: Vec::new(),
         terminal: process.terminal().unwrap_or(false).then(|| terminal(process, around.terminal_size)),
         preserve_fds: around.preserve_fds,
     })
+}
+
+/// Returns the masks of process.execCPUAffinity, for [`ProcessPlan::first_cpus`] and [`ProcessPlan::last_cpus`].
+pub fn exec_affinity(process: &Process) -> Result<[Vec<u64>; 2]> {
+    let Some(affinity) = process.exec_cpu_affinity() else { return Ok([Vec::new(), Vec::new()]) };
+    let mask = |key: &str, list: &Option<String>| {
+        let list = list.as_deref().unwrap_or_default();
+        let numbers = number_list::parse(list).map(|numbers| number_list::mask(&numbers));
+        numbers.ok_or_else(|| Error::invalid(format!("invalid execCPUAffinity.{key} {list:?}")))
+    };
+    Ok([mask("initial", affinity.initial())?, mask("final", affinity.cpu_affinity_final())?])
 }
 
 /// Returns a C string, or says where the NUL byte was.

@@ -31,6 +31,8 @@ steps! {
     TimeOffsets,
     /// Cloning init from the joiner.
     CloneInit,
+    /// Moving to other cpus.
+    CpuAffinity,
     /// Joining the cgroups.
     Cgroup,
     /// Becoming uid 0 and gid 0 of the user namespace.
@@ -91,6 +93,8 @@ steps! {
     Scheduler,
     /// Setting the I/O priority.
     IoPriority,
+    /// Setting where memory comes from.
+    MemoryPolicy,
     /// Setting the execution domain.
     Personality,
     /// Changing to the working directory.
@@ -294,6 +298,8 @@ impl Failure {
             }
             Step::Scheduler => "set the scheduler".into(),
             Step::IoPriority => "set the I/O priority".into(),
+            Step::CpuAffinity => "set the CPU affinity".into(),
+            Step::MemoryPolicy => "set the memory policy".into(),
             Step::Personality => "set the personality".into(),
             Step::WorkingDirectory => {
                 let cwd = process.cwd.to_string_lossy();

@@ -65,6 +65,7 @@ pub fn parse(text: Vec<u8>) -> Result<Config> {
         return Ok(Config { spec, text });
     }
     let mut value: Value = serde_json::from_slice(&text).map_err(invalid)?;
+    crate::plan::memory_policy::check_names(&value)?;
     if let Some(process) = value.get_mut("process") {
         accept_as_runc(process);
     }

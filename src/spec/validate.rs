@@ -98,10 +98,7 @@ pub fn process(process: &Process) -> Result<()> {
     if process.args().as_deref().unwrap_or_default().is_empty() {
         return Err(Error::invalid("args must not be empty"));
     }
-    if process.exec_cpu_affinity().is_some() {
-        return Err(Error::invalid("process.execCPUAffinity is not supported"));
-    }
-    Ok(())
+    plan::process::exec_affinity(process).map(drop)
 }
 
 fn namespaces(spec: &Spec, linux: &Linux) -> Result<()> {
@@ -196,9 +193,6 @@ fn unsupported(linux: &Linux) -> Result<()> {
     let refuse = |what: &str| Err(Error::invalid(format!("{what} is not supported")));
     if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
         return refuse("linux.netDevices");
-    }
-    if linux.memory_policy().is_some() {
-        return refuse("linux.memoryPolicy");
     }
     if linux.intel_rdt().is_some() {
         return refuse("linux.intelRdt");

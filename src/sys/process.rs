@@ -239,6 +239,23 @@ pub fn set_scheduler(plan: &crate::plan::process::SchedulerPlan) -> Result<()> {
     Ok(())
 }
 
+/// Moves the calling thread to the cpus of a mask (sched_setaffinity(2)).
+pub fn set_affinity(mask: &[u64]) -> Result<()> {
+    // SAFETY: pointer and length describe `mask`, which the kernel only reads.
+    cvt(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) })?;
+    Ok(())
+}
+
+/// Sets from which nodes the calling thread gets memory (set_mempolicy(2)); `mode` has the flags too.
+pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> Result<()> {
+    // No nodes are no mask: the kernel takes one bit less than it is told, and none is too few for that.
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    let bits = nodes.len() * u64::BITS as usize + 1;
+    // SAFETY: pointer and number of bits describe `nodes`, which the kernel only reads; it takes null for no nodes.
+    cvt(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) })?;
+    Ok(())
+}
+
 /// Sets the I/O priority of the process: class and level as ioprio_set(2) packs them.
 pub fn set_io_priority(value: u32) -> Result<()> {
     const IOPRIO_WHO_PROCESS: libc::c_int = 1;

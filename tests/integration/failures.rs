@@ -21,8 +21,8 @@ const UNTESTED: [(Step, &str); 4] = [
     (Step::ExecFifo, "a read of a fifo that init itself holds open"),
 ];
 
-/// Steps that come after create, each with a test further down.
-const AFTER_CREATE: [Step; 2] = [Step::StartContainerHook, Step::Exec];
+/// Steps that come after create, each with a test further down, or with those of exec (placement.rs).
+const AFTER_CREATE: [Step; 3] = [Step::StartContainerHook, Step::Exec, Step::CpuAffinity];
 
 /// Writes a test for each step, which creates a container that cannot be and expects the words that say so.
 macro_rules! steps {
@@ -132,6 +132,9 @@ steps! {
         Bundle::sleep()
             .with(|config| config["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 1}))
             .denied(json!({"names": ["ioprio_set"]}));
+    a_node_that_is_not_there: MemoryPolicy, "set the memory policy: invalid argument",
+        Bundle::sleep()
+            .with(|config| config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "900"}));
     a_refused_personality: Personality, "set the personality: operation not permitted",
         Bundle::sleep()
             .with(|config| config["linux"]["personality"] = json!({"domain": "LINUX32"}))
@@ -247,7 +250,7 @@ macro_rules! outside {
 }
 
 outside! {
-    a_root_that_is_missing: [], "invalid rootfs /",
+    a_root_that_is_missing: [], "invalid rootfs: stat /",
         Bundle::sleep().with(|config| config["root"]["path"] = json!("no/such"));
     a_configuration_that_is_no_json: [], "config.json: ",
         Bundle::sleep().prepare(|dir| fs::write(dir.join("config.json"), "{").unwrap());

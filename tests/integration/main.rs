@@ -23,6 +23,7 @@ mod mounts;
 mod namespaces;
 mod notify;
 mod phrases;
+mod placement;
 mod process;
 mod seccomp;
 mod security;

@@ -58,6 +58,7 @@ fn lacking(name: &str) -> Lacking {
         "containerd" => program("containerd").or_else(|| program("ctr")),
         "podman" => program("podman").or_else(|| program("conmon")),
         "databases" => (!Path::new(DATABASES).exists()).then(|| format!("needs {DATABASES}, of scripts/databases.sh")),
+        "numa" => (!Path::new("/proc/self/numa_maps").exists()).then(|| "needs a kernel with NUMA policies".into()),
         "terminals" => (!Path::new("/dev/ptmx").exists()).then(|| "needs /dev/ptmx".into()),
         "uprobes" => {
             let kind = Path::new("/sys/bus/event_source/devices/uprobe");
