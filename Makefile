@@ -21,7 +21,7 @@ TEST_ARGS = -- $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS)) $(TEST)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build install test unit kernel integration criu docker containerd podman databases machine bench capabilities check fmt clippy doc deny shellcheck \
+.PHONY: help build install generate test unit kernel integration criu docker containerd podman databases machine bench capabilities check fmt clippy doc deny shellcheck \
 	demo clean setup-build setup-check setup-criu setup-demo setup-test
 
 help: ## print this list
@@ -30,11 +30,15 @@ help: ## print this list
 build: ## build the static release binary
 	$(CARGO) build --release --locked
 
-install: build ## install the binary and its man pages (PREFIX, DESTDIR)
+install: build ## install the binary, its man pages and bash's completion (PREFIX, DESTDIR)
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/stasis
 	for page in man/*.8; do \
 		[ ! -e "$$page" ] || install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 "$$page"; \
 	done
+	install -D -m 644 completions/stasis.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/stasis
+
+generate: ## write what is kept in the tree and follows from the command line's definition: bash's completion
+	$(CARGO) test --locked --bin stasis -- --ignored generated
 
 test: export STRICT = 1
 test: setup-test build unit kernel integration criu docker containerd podman databases ## install what the tests need and run them all

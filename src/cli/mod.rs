@@ -280,4 +280,6 @@ fn parse(definition: clap::Command, words: Vec<OsString>) -> std::result::Result
 }
 
 #[cfg(test)]
+mod generated;
+#[cfg(test)]
 mod tests;
