@@ -39,7 +39,7 @@ fn features() -> Value {
                 "flags": prefixed("MPOL_F_", "NUMA_BALANCING RELATIVE_NODES STATIC_NODES"),
             },
             "mountExtensions": { "idmap": { "enabled": true } },
-            "netDevices": { "enabled": false },
+            "netDevices": { "enabled": true },
         },
         "annotations": {
             // Third parties may say which runc they are most like, and shall not name a commit of it.

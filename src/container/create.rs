@@ -5,7 +5,9 @@ use super::seccomp_agent::Subject;
 use super::start::has_poststart_hooks;
 use super::state::{self, State, StateDir};
 use super::streams::{self, StreamOptions, Streams};
-use super::{Container, NotifySocket, Started, hooks, idmap, notify, own_namespaces, seccomp_agent, shm, spawn};
+use super::{
+    Container, NotifySocket, Started, hooks, idmap, net_devices, notify, own_namespaces, seccomp_agent, shm, spawn,
+};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup};
@@ -147,7 +149,10 @@ impl Making<'_> {
             publish()?;
         }
         let listener = spawned
-            .wait_ready(plan, || self.run_hooks(&state.bundle, &hooks::state_json(&state, "creating")))
+            .wait_ready(plan, || {
+                net_devices::attach(plan::linux(&self.config.spec)?, state.pid)?;
+                self.run_hooks(&state.bundle, &hooks::state_json(&state, "creating"))
+            })
             .map_err(|err| self.explain(err))?;
         let subject = Subject { pid: state.pid, state: &state, status: "creating" };
         seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject)?;

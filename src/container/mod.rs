@@ -21,6 +21,7 @@ mod joined;
 mod kill;
 mod left_out;
 mod mount_points;
+mod net_devices;
 mod notify;
 mod open_files;
 mod own_namespaces;

@@ -51,7 +51,7 @@ pub struct InitPlan {
     pub sysctls: Vec<Sysctl>,
     /// Hooks that run inside before the root is changed.
     pub create_container: Vec<HookPlan>,
-    /// Whether the outside runs hooks once the mounts are there.
+    /// Whether the outside has something to do once namespaces and mounts are there: hooks, or network devices to move.
     pub pause_for_hooks: bool,
     /// The process.
     pub process: ProcessPlan,
@@ -122,7 +122,7 @@ impl InitPlan {
             domainname: name(spec.domainname().as_deref(), "domainname")?,
             sysctls: sysctls(linux)?,
             create_container: hooks::plan(hooks.and_then(|h| h.create_container().as_ref()))?,
-            pause_for_hooks: hooks.is_some_and(has_outside_hooks),
+            pause_for_hooks: hooks.is_some_and(has_outside_hooks) || has_net_devices(linux),
             process: process::plan(process, seccomp, &host.process)?,
             start_container: hooks::plan(hooks.and_then(|h| h.start_container().as_ref()))?,
             namespaces,
@@ -154,6 +154,10 @@ pub fn linux(spec: &Spec) -> Result<&Linux> {
 fn has_outside_hooks(hooks: &Hooks) -> bool {
     let some = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
     some(hooks.prestart()) || some(hooks.create_runtime())
+}
+
+fn has_net_devices(linux: &Linux) -> bool {
+    linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())
 }
 
 fn name(value: Option<&str>, place: &str) -> Result<Option<CString>> {

@@ -51,7 +51,27 @@ pub fn spec(spec: &Spec) -> Result<()> {
         sysctl(key, linux)?;
     }
     hooks(spec)?;
+    net_devices(linux)?;
     unsupported(linux)
+}
+
+fn net_devices(linux: &Linux) -> Result<()> {
+    for (name, device) in linux.net_devices().iter().flatten() {
+        if of(linux, Kind::Network) == Namespace::Host {
+            return Err(Error::invalid("unable to move network devices without a NET namespace"));
+        }
+        device_name(name)?;
+        device.name().as_deref().filter(|new| !new.is_empty()).map_or(Ok(()), device_name)?;
+    }
+    Ok(())
+}
+
+/// Refuses a name that the kernel would refuse (dev_valid_name).
+fn device_name(name: &str) -> Result<()> {
+    let is_valid = !matches!(name, "" | "." | "..")
+        && name.len() < nix::libc::IFNAMSIZ
+        && !name.contains(|c: char| c == '/' || c == ':' || c.is_ascii_whitespace());
+    if is_valid { Ok(()) } else { Err(Error::invalid(format!("invalid network device name {name:?}"))) }
 }
 
 /// Refuses a configuration of a later specification, whose words may mean something else.
@@ -191,9 +211,6 @@ fn sysctl(key: &str, linux: &Linux) -> Result<()> {
 /// Refuses what the specification has and this runtime has not: silence would be a container other than was asked for.
 fn unsupported(linux: &Linux) -> Result<()> {
     let refuse = |what: &str| Err(Error::invalid(format!("{what} is not supported")));
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return refuse("linux.netDevices");
-    }
     if linux.intel_rdt().is_some() {
         return refuse("linux.intelRdt");
     }

@@ -1,6 +1,7 @@
 //! The Unix sockets of a network namespace and who is connected to whom, which only sock_diag(7) tells.
 
-use super::{Errno, Result};
+use super::Result;
+use super::netlink::{self, number};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -12,10 +13,8 @@ const SHOW_PEER: u32 = 4;
 const ATTRIBUTE_NAME: u16 = 0;
 const ATTRIBUTE_PEER: u16 = 2;
 
-/// The sizes of the headers before a socket's attributes: nlmsghdr, unix_diag_msg, and of each attribute: nlattr.
-const HEADER: usize = 16;
+/// The size of unix_diag_msg, which stands before a socket's attributes.
 const MESSAGE: usize = 16;
-const ATTRIBUTE: usize = 4;
 
 /// Where unix_diag_msg has the inode.
 const INODE: usize = 4;
@@ -52,49 +51,26 @@ pub fn list(diag: BorrowedFd<'_>) -> Result<Vec<UnixSocket>> {
     let (mut found, mut buffer) = (Vec::new(), vec![0; 65536]);
     loop {
         let length = recv(diag.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        if !read(buffer.get(..length).unwrap_or_default(), &mut found)? {
+        let bytes = buffer.get(..length).unwrap_or_default();
+        if !netlink::read(bytes, |message| parse(message).map(|socket| found.push(socket)))? {
             return Ok(found);
         }
     }
 }
 
-/// Reads the messages of one datagram, and says whether there are more to come.
-fn read(mut bytes: &[u8], found: &mut Vec<UnixSocket>) -> Result<bool> {
-    while let (Some(length), Some(kind)) = (number(bytes, 0), bytes.get(4..6)) {
-        let message = bytes.get(HEADER..length as usize).ok_or(Errno::EBADMSG)?;
-        match i32::from(u16::from_ne_bytes([kind[0], kind[1]])) {
-            libc::NLMSG_DONE => return Ok(false),
-            libc::NLMSG_ERROR => {
-                let errno = number(message, 0).unwrap_or_default() as i32;
-                return Err(Errno::from_raw(errno.wrapping_neg()));
-            }
-            _ => found.push(parse(message).ok_or(Errno::EBADMSG)?),
-        }
-        bytes = bytes.get((length as usize).next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(true)
-}
-
 fn parse(message: &[u8]) -> Option<UnixSocket> {
     let mut socket = UnixSocket { inode: number(message, INODE)?, ..UnixSocket::default() };
-    let mut rest = message.get(MESSAGE..)?;
-    while let [a, b, c, d, ..] = *rest {
-        let length = usize::from(u16::from_ne_bytes([a, b]));
-        let value = rest.get(ATTRIBUTE..length)?;
-        match u16::from_ne_bytes([c, d]) {
+    netlink::attributes(message.get(MESSAGE..)?, |kind, value| {
+        match kind {
             // A path ends in a null byte.
             ATTRIBUTE_NAME if value.first() == Some(&0) => socket.name = value.to_vec(),
             ATTRIBUTE_NAME => socket.name = value.strip_suffix(&[0]).unwrap_or(value).to_vec(),
             ATTRIBUTE_PEER => socket.peer = number(value, 0)?,
             _ => {}
         }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
+        Some(())
+    })?;
     Some(socket)
-}
-
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]
@@ -122,15 +98,5 @@ mod tests {
         assert_eq!(find(named).name, path.as_os_str().as_encoded_bytes());
         assert_eq!(find(named).peer, 0);
         assert!(find(here).name.is_empty());
-    }
-
-    #[test]
-    fn what_is_no_answer_is_an_error() {
-        let mut found = Vec::new();
-        assert_eq!(read(&[200, 0, 0, 0, 20, 0], &mut found), Err(Errno::EBADMSG));
-        assert_eq!(read(&[3, 0, 0, 0, 20, 0], &mut found), Err(Errno::EBADMSG));
-        let mut error = vec![20, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        error.extend((-13i32).to_ne_bytes());
-        assert_eq!(read(&error, &mut found), Err(Errno::EACCES));
     }
 }

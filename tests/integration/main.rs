@@ -21,6 +21,7 @@ mod leaks;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod notify;
 mod phrases;
 mod placement;

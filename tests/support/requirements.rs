@@ -51,6 +51,7 @@ fn lacking(name: &str) -> Lacking {
         "cgroup_v1" => (!has_v1()).then(|| "needs cgroup v1 hierarchies".into()),
         "cgroup_v2" => (!has_v2()).then(|| "needs cgroup v2".into()),
         "runc" => program("runc"),
+        "ip" => program("ip"),
         "nft" => program("nft"),
         "tmpfs_xattrs" => (!has_tmpfs_xattrs()).then(|| "needs user.* attributes on tmpfs (Linux 6.6)".into()),
         "crun" => (!Path::new(CRUN).exists()).then(|| format!("needs {CRUN}, of scripts/crun.sh")),
