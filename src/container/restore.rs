@@ -5,7 +5,7 @@
 
 use super::create::{self, CreateOptions};
 use super::external_tmpfs::{self, Filled};
-use super::images_view::{self, ImagesView};
+use super::images_view::ImagesView;
 use super::joined::{self, Joined};
 use super::left_out::LeftOut;
 use super::progress::{Event, Listener, Phase, Restored};
@@ -168,10 +168,9 @@ impl Restoring<'_> {
         let (stdio, console) = streams.take_inside();
         self.console = console;
         let linux = crate::plan::linux(&self.config.spec)?;
-        let root_group = idmap::plan(linux)?.and_then(|maps| maps.groups.outside(0));
-        self.change_images(root_group.is_some())?;
-        let changed = (self.images.as_ref(), &self.dir);
-        let (_admitted, view) = images_view::open_to(root_group, directories, images, changed)?;
+        let in_userns = idmap::plan(linux)?.is_some();
+        self.change_images(in_userns)?;
+        let view = if in_userns { self.view_of_images()? } else { None };
         let left_out = LeftOut::find(images, &plan, rootfs.as_fd(), shown, &self.dir)?;
         let setting = Setting { plan: &plan, rootfs, left_out, directories, view, joined, stdio: self.stdio(stdio)? };
         let shares_pids = setting.joined.iter().any(|(join, _)| join.kind == Kind::Pid);
@@ -211,8 +210,9 @@ impl Restoring<'_> {
         let root = restore_root::mount(&self.state.rootfs, &self.dir)?;
         let mut target = self.target(setting, root.path(), session.pid())?;
         queues.iter().try_for_each(|queues| queues.tell(&mut target))?;
-        let mut fds = WorkImages::in_place(self.images.as_ref(), setting.directories);
-        fds.images = setting.view.as_ref().map_or(fds.images, |view| view.opened.as_raw_fd());
+        let images = self.images.as_ref().map(WorkImages::opened);
+        let images = setting.view.as_ref().map(|view| view.opened.as_fd()).or(images);
+        let fds = setting.directories.fds(images.map(|images| images.as_raw_fd()));
         let wanted = options::restore(self.asked, target, fds);
         session.run(Task::Restore, wanted, &mut |notification| self.notified(notification)).map(drop)
     }
@@ -249,6 +249,17 @@ impl Restoring<'_> {
             cgroups.map(|(name, image)| image.save(&changed.path().join(name))).transpose()?;
         }
         Ok(())
+    }
+
+    /// Returns the images as the root of a user namespace may look them up, if that is not where they are.
+    fn view_of_images(&self) -> Result<Option<ImagesView>> {
+        let asked = &self.asked.options;
+        let view = ImagesView::unless_needless(&asked.image_path, self.images.as_ref(), &self.dir)?;
+        if view.is_some() && asked.auto_dedup {
+            let text = "--auto-dedup cannot remove memory from images that a user namespace's root may not look up";
+            return Err(Error::invalid(format!("{text}: {}", asked.image_path.display())));
+        }
+        Ok(view)
     }
 
     /// Opens the namespaces to join that CRIU is given by descriptor.

@@ -22,6 +22,7 @@ const FIFO: &str = "exec.fifo";
 const CRIU_ROOT: &str = "criu-root";
 const CRIU_TOOLS: &str = "criu-tools";
 const CRIU_IMAGES: &str = "criu-images";
+const CRIU_VIEW: &str = "criu-view";
 const QUEUES: &str = "mqueue";
 const MASKS: &str = "masks";
 const ID_MAPPED: &str = "id-mapped-";
@@ -170,6 +171,11 @@ impl StateDir {
         self.0.join(CRIU_IMAGES)
     }
 
+    /// Returns where they are mounted for the root of a user namespace, if there are those of earlier stages below them.
+    pub fn criu_view(&self) -> PathBuf {
+        self.0.join(CRIU_VIEW)
+    }
+
     /// Returns where message queues are mounted while the container is restored.
     pub fn queues(&self) -> PathBuf {
         self.0.join(QUEUES)
@@ -192,29 +198,28 @@ impl StateDir {
 
     /// Removes the directory and all in it; none is no failure.
     pub fn remove(&self) -> Result<()> {
-        // Left by a restore that was killed: everything that is in the root file system would go.
-        detach(&self.criu_root())?;
-        detach(&self.queues())?;
-        detach(&self.masks())?;
-        for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(ID_MAPPED) {
-                detach(&entry.path())?;
-            }
+        let attempt = || format!("remove {}", self.0.display());
+        let entries = match std::fs::read_dir(&self.0) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.context(attempt)?,
+        };
+        // A restore that was killed leaves the root file system mounted, whose files would go, and others. The content of
+        // a shareable /dev/shm stays for those who have it bound.
+        for entry in entries {
+            detach(&entry.context(attempt)?.path())?;
         }
-        // Its content stays for those who have it bound.
-        detach(&self.shm())?;
         match std::fs::remove_dir_all(&self.0) {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            other => other.context(|| format!("remove {}", self.0.display())),
+            other => other.context(attempt),
         }
     }
 }
 
-/// Detaches what is mounted at a path of ours; nothing is no failure.
+/// Detaches what is mounted at a path of ours; nothing is no failure, and who may not unmount has not mounted.
 pub fn detach(path: &Path) -> Result<()> {
     let name = crate::plan::process::cstring(path.as_os_str(), "state directory")?;
     match mount::detach(&name) {
-        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT | Errno::EPERM) => Ok(()),
         Err(errno) => Err(Error::system(format!("unmount {}", path.display()), errno)),
     }
 }

@@ -2,11 +2,9 @@
 //! replaced. The original stays as it is, so that it can be restored again, by several at once and by other runtimes.
 
 use super::state::StateDir;
-use crate::criu::images::Directories;
-use crate::criu::options::DirectoryFds;
 use crate::error::{Context, Result};
 use std::fs::{DirBuilder, File};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -41,17 +39,9 @@ impl WorkImages {
         Ok(made)
     }
 
-    /// Returns the directories that CRIU is given: these images, if there are any, in place of the named ones. Its logs
-    /// stay where they are without them.
-    pub fn in_place(images: Option<&Self>, named: &Directories) -> DirectoryFds {
-        let work = named.work.as_ref();
-        match images {
-            None => DirectoryFds { images: named.images.as_raw_fd(), work: work.map(AsRawFd::as_raw_fd) },
-            Some(images) => DirectoryFds {
-                images: images.opened.as_raw_fd(),
-                work: Some(work.unwrap_or(&named.images).as_raw_fd()),
-            },
-        }
+    /// Returns the open directory.
+    pub fn opened(&self) -> BorrowedFd<'_> {
+        self.opened.as_fd()
     }
 
     /// Returns where it is.

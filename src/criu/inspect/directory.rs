@@ -4,6 +4,8 @@
 use crate::criu::image::{Message, Reader};
 use crate::error::{Context, Error, ErrorKind, Result};
 use std::collections::{BTreeSet, HashSet};
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 const LARGEST: u64 = 64 << 20;
 
 /// The link to the images of an earlier pre-dump.
-const PARENT: &str = "parent";
+pub const PARENT: &CStr = c"parent";
 
 /// A directory of images while it is read.
 #[derive(Debug)]
@@ -107,7 +109,8 @@ impl Directory {
     pub fn parents(&mut self) -> Vec<PathBuf> {
         let mut seen: HashSet<(u64, u64)> = self.path.metadata().iter().map(|it| (it.dev(), it.ino())).collect();
         let mut chain = Vec::new();
-        let mut at = self.path.join(PARENT);
+        let link = OsStr::from_bytes(PARENT.to_bytes());
+        let mut at = self.path.join(link);
         while at.symlink_metadata().is_ok() {
             match at.metadata().map(|found| (found.is_dir(), (found.dev(), found.ino()))) {
                 Ok((true, identity)) if seen.insert(identity) => chain.push(at.clone()),
@@ -120,7 +123,7 @@ impl Directory {
                     break;
                 }
             }
-            at = at.join(PARENT);
+            at = at.join(link);
         }
         chain
     }
