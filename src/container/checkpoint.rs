@@ -211,7 +211,8 @@ impl Dumping<'_> {
             self.manifest.queues = queues.write(self.images)?;
         }
         if !self.shell_job {
-            self.manifest.terminal_input = terminal::unread(self.container.state().pid)?;
+            let unread = terminal::unread(self.container.state().pid)?;
+            (self.manifest.terminal_input, self.manifest.terminal_ends) = (unread.bytes, unread.ends);
         }
         self.manifest.save(self.images)
     }
