@@ -240,7 +240,7 @@ impl Restoring<'_> {
     /// container's.
     fn change_images(&mut self, in_userns: bool) -> Result<()> {
         let (images, others) = (&self.asked.options.image_path, &self.filled.others);
-        let cgroups = restored_cgroups::without_others(&self.state.cgroup, images)?;
+        let cgroups = restored_cgroups::without_others(&self.state.cgroup, images, self.asked.options.cgroup_mode)?;
         if self.joined.changes_images() || !others.is_empty() || cgroups.is_some() {
             let changed = self.images.insert(WorkImages::make(images, &self.dir, !in_userns)?);
             if !others.is_empty() {

@@ -5,8 +5,8 @@
 use super::{Errno, Result, cvt};
 use nix::fcntl::{OFlag, open};
 use nix::libc::{self, _POSIX_VDISABLE as NONE};
-use nix::sys::stat::Mode;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
 use nix::sys::termios::{
     InputFlags, LocalFlags, SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr,
 };
