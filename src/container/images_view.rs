@@ -6,6 +6,7 @@ use super::external::open_directory;
 use super::state::StateDir;
 use super::work_images::WorkImages;
 use crate::criu::inspect::{Directory, PARENT};
+use crate::criu::options::Options;
 use crate::error::{Context, Error, Result};
 use crate::plan::process::cstring;
 use crate::sys::{mount, path};
@@ -32,19 +33,24 @@ pub struct ImagesView {
 
 impl ImagesView {
     /// Makes a view of images and of what has `changed` in them, unless everybody may look them up where they are.
-    pub fn unless_needless(images: &Path, changed: Option<&WorkImages>, dir: &StateDir) -> Result<Option<Self>> {
+    pub fn unless_needless(asked: &Options, changed: Option<&WorkImages>, dir: &StateDir) -> Result<Option<Self>> {
         const OTHERS_SEARCH: u32 = 0o001;
+        let images = &asked.image_path;
         let parents = parents(images)?;
         let mode = std::fs::metadata(images).context(|| format!("stat {}", images.display()))?.mode();
         if changed.is_none() && parents.is_empty() && mode & OTHERS_SEARCH != 0 {
             return Ok(None);
+        }
+        if asked.auto_dedup {
+            let text = "--auto-dedup cannot remove memory from images that a user namespace's root may not look up";
+            return Err(Error::invalid(format!("{text}: {}", images.display())));
         }
         let (top, own) = match changed {
             Some(changed) => (changed.path().to_owned(), None),
             None => (dir.criu_images(), Some(Top(dir.criu_images()))),
         };
         let tops = tops(top, parents.len())?;
-        let stages: Vec<&Path> = iter::once(images).chain(parents.iter().map(PathBuf::as_path)).collect();
+        let stages: Vec<&Path> = iter::once(images.as_path()).chain(parents.iter().map(PathBuf::as_path)).collect();
         let views = tops.iter().zip(stages).map(|(top, stage)| layered(top, stage)).collect::<Result<Vec<_>>>()?;
         let place = match views.as_slice() {
             [first, _, ..] => Some(Attached::at(dir.criu_view(), first.as_fd(), "a view of images")?),

@@ -170,7 +170,8 @@ impl Restoring<'_> {
         let linux = crate::plan::linux(&self.config.spec)?;
         let in_userns = idmap::plan(linux)?.is_some();
         self.change_images(in_userns)?;
-        let view = if in_userns { self.view_of_images()? } else { None };
+        let view = || ImagesView::unless_needless(&asked.options, self.images.as_ref(), &self.dir);
+        let view = if in_userns { view()? } else { None };
         let left_out = LeftOut::find(images, &plan, rootfs.as_fd(), shown, &self.dir)?;
         let setting = Setting { plan: &plan, rootfs, left_out, directories, view, joined, stdio: self.stdio(stdio)? };
         let shares_pids = setting.joined.iter().any(|(join, _)| join.kind == Kind::Pid);
@@ -249,17 +250,6 @@ impl Restoring<'_> {
             cgroups.map(|(name, image)| image.save(&changed.path().join(name))).transpose()?;
         }
         Ok(())
-    }
-
-    /// Returns the images as the root of a user namespace may look them up, if that is not where they are.
-    fn view_of_images(&self) -> Result<Option<ImagesView>> {
-        let asked = &self.asked.options;
-        let view = ImagesView::unless_needless(&asked.image_path, self.images.as_ref(), &self.dir)?;
-        if view.is_some() && asked.auto_dedup {
-            let text = "--auto-dedup cannot remove memory from images that a user namespace's root may not look up";
-            return Err(Error::invalid(format!("{text}: {}", asked.image_path.display())));
-        }
-        Ok(view)
     }
 
     /// Opens the namespaces to join that CRIU is given by descriptor.
