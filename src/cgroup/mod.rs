@@ -4,14 +4,18 @@
 //! [`Cgroup`] is what later commands need and is saved with the container's state. What to make and
 //! write is decided in `plan::cgroup`; here it is done, by plain file access. `v1` and `v2` have
 //! what differs between the two interfaces, `devices` the filter of devices, `file` reads and
-//! writes. Whoever makes the directories is a `Driver`: this one.
+//! writes, `stats` what was used, `oom` the OOM killer's news. Whoever makes the directories is a `Driver`: this one.
 
 mod create;
 mod devices;
 mod file;
+mod oom;
 mod processes;
+mod stats;
 mod v1;
 mod v2;
+
+pub use oom::OomWatch;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;

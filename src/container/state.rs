@@ -109,9 +109,13 @@ impl StateDir {
     /// Writes the state: all of it, or nothing.
     pub fn save(&self, state: &State) -> Result<()> {
         let text = serde_json::to_vec(state).map_err(|err| Error::other(format!("write state: {err}")))?;
-        let (new, path) = (self.0.join(".stasis.json"), self.0.join(STATE));
-        write_new(&new, &text, 0o600)?;
-        std::fs::rename(&new, &path).context(|| format!("rename {} to {STATE}", new.display()))
+        self.replace(STATE, &text)
+    }
+
+    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
+        let new = self.0.join(format!(".{name}"));
+        write_new(&new, text, 0o600)?;
+        std::fs::rename(&new, self.0.join(name)).context(|| format!("rename {} to {name}", new.display()))
     }
 
     /// Reads the state.
@@ -149,6 +153,11 @@ impl StateDir {
     /// Keeps the configuration as it was read.
     pub fn save_config(&self, config: &Config) -> Result<()> {
         write_new(&self.config(), &config.text, 0o600)
+    }
+
+    /// Puts another configuration in the place of the one that was kept: all of it, or nothing.
+    pub fn replace_config(&self, text: &[u8]) -> Result<()> {
+        self.replace(CONFIG, text)
     }
 
     /// Reads the configuration that was kept.
