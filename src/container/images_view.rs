@@ -5,18 +5,16 @@ use super::attached::Attached;
 use super::external::open_directory;
 use super::state::StateDir;
 use super::work_images::WorkImages;
-use crate::criu::inspect::{Directory, PARENT};
+use crate::criu::inspect::{Directory, PARENT, parent_of};
 use crate::criu::options::Options;
 use crate::error::{Context, Error, Result};
 use crate::plan::process::cstring;
 use crate::sys::{mount, path};
 use nix::fcntl::OFlag;
 use nix::libc;
-use std::ffi::OsStr;
 use std::fs::{DirBuilder, Permissions, set_permissions};
 use std::iter;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -28,7 +26,7 @@ pub struct ImagesView {
     /// Where that is, if there are earlier stages: they are mounted below it.
     _place: Option<Attached>,
     /// The topmost layer, if it is not somebody else's.
-    _top: Option<Top>,
+    _top: Option<WorkImages>,
 }
 
 impl ImagesView {
@@ -42,14 +40,11 @@ impl ImagesView {
             return Ok(None);
         }
         if asked.auto_dedup {
-            let text = "--auto-dedup cannot remove memory from images that a user namespace's root may not look up";
+            let text = "--auto-dedup cannot remove memory from images of which a user namespace sees a read-only view";
             return Err(Error::invalid(format!("{text}: {}", images.display())));
         }
-        let (top, own) = match changed {
-            Some(changed) => (changed.path().to_owned(), None),
-            None => (dir.criu_images(), Some(Top(dir.criu_images()))),
-        };
-        let tops = tops(top, parents.len())?;
+        let own = if changed.is_none() { Some(WorkImages::make(images, dir, false)?) } else { None };
+        let tops = tops(dir.criu_changed_images(), parents.len())?;
         let stages: Vec<&Path> = iter::once(images.as_path()).chain(parents.iter().map(PathBuf::as_path)).collect();
         let views = tops.iter().zip(stages).map(|(top, stage)| layered(top, stage)).collect::<Result<Vec<_>>>()?;
         let place = match views.as_slice() {
@@ -78,11 +73,10 @@ fn parents(images: &Path) -> Result<Vec<PathBuf>> {
 /// Makes the topmost layers of a directory of images and of its parents: each lies in the one of the later stage, where
 /// it hides the link to the earlier one.
 fn tops(first: PathBuf, parents: usize) -> Result<Vec<PathBuf>> {
-    let link = Path::new(OsStr::from_bytes(PARENT.to_bytes()));
-    let tops: Vec<PathBuf> = iter::successors(Some(first), |top| Some(top.join(link))).take(parents + 1).collect();
+    let tops: Vec<PathBuf> = iter::successors(Some(first), |top| Some(parent_of(top))).take(parents + 1).collect();
     for top in &tops {
         let attempt = || format!("create {}", top.display());
-        // That of changed images is there.
+        // The first one is there.
         DirBuilder::new().recursive(true).create(top).context(attempt)?;
         set_permissions(top, Permissions::from_mode(0o755)).context(attempt)?;
     }
@@ -94,25 +88,10 @@ fn tops(first: PathBuf, parents: usize) -> Result<Vec<PathBuf>> {
 /// The mode of an overlay's directory is that of the topmost layer's, and what it shows is looked up with the rights of
 /// whoever has made it. Layers are named by descriptor, since fsconfig(2) takes no more than 255 bytes.
 fn layered(top: &Path, images: &Path) -> Result<OwnedFd> {
-    let attempt = || format!("let a user namespace search {}", images.display());
+    let attempt = || format!("show {} to a user namespace, by an overlay file system", images.display());
     let layers = [open_directory(top)?, open_directory(images)?];
     let layers = layers.each_ref().map(|layer| format!("/proc/self/fd/{}", layer.as_raw_fd()));
     let layers = cstring(layers.join(":").as_ref(), "path")?;
     let parameters = iter::once((c"lowerdir", Some(layers.as_c_str())));
     mount::new_filesystem(c"overlay", parameters, libc::MOUNT_ATTR_RDONLY).context(attempt)
-}
-
-/// A topmost layer that holds nothing but the places of earlier stages.
-#[derive(Debug)]
-struct Top(PathBuf);
-
-impl Drop for Top {
-    fn drop(&mut self) {
-        match std::fs::remove_dir_all(&self.0) {
-            Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
-                log::warn!("remove {}: {err}", self.0.display());
-            }
-            _ => {}
-        }
-    }
 }

@@ -6,16 +6,17 @@ use crate::criu::cgroup_image;
 use crate::criu::external;
 use crate::criu::image::Writer;
 use crate::criu::options::CgroupMode;
-use crate::error::{Context, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupPlan, Version};
 use std::path::Path;
 
 /// Makes the container's cgroup, which may have to be a new one.
 pub fn make(plan: Option<&CgroupPlan>, mode: CgroupMode) -> Result<Cgroup> {
     match plan {
-        Some(plan) if mode == CgroupMode::Strict => {
-            Cgroup::create_new(plan).map_err(|err| err.context("--manage-cgroups-mode strict"))
-        }
+        Some(plan) if mode == CgroupMode::Strict => Cgroup::create_new(plan).map_err(|err| match err.kind() {
+            ErrorKind::AlreadyExists => err.context("--manage-cgroups-mode strict"),
+            _ => err,
+        }),
         plan => create::make_cgroup(plan),
     }
 }

@@ -3,7 +3,8 @@
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::spec::{self, Config};
-use crate::sys::{Errno, mount};
+use crate::sys::{Errno, mount, statx};
+use nix::fcntl::AT_FDCWD;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,7 +23,6 @@ const FIFO: &str = "exec.fifo";
 const CRIU_ROOT: &str = "criu-root";
 const CRIU_TOOLS: &str = "criu-tools";
 const CRIU_IMAGES: &str = "criu-images";
-const CRIU_VIEW: &str = "criu-view";
 const QUEUES: &str = "mqueue";
 const MASKS: &str = "masks";
 const ID_MAPPED: &str = "id-mapped-";
@@ -175,14 +175,19 @@ impl StateDir {
         self.0.join(CRIU_TOOLS)
     }
 
-    /// Returns where the images are that CRIU is given, while the container is restored, in place of the original ones.
+    /// Returns where there are images that CRIU is given in place of the original ones, while the container is restored.
     pub fn criu_images(&self) -> PathBuf {
         self.0.join(CRIU_IMAGES)
     }
 
+    /// Returns where what has changed in them is. The directory above is open to root alone: these are memory.
+    pub fn criu_changed_images(&self) -> PathBuf {
+        self.criu_images().join("changed")
+    }
+
     /// Returns where they are mounted for the root of a user namespace, if there are those of earlier stages below them.
     pub fn criu_view(&self) -> PathBuf {
-        self.0.join(CRIU_VIEW)
+        self.criu_images().join("view")
     }
 
     /// Returns where message queues are mounted while the container is restored.
@@ -212,6 +217,7 @@ impl StateDir {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             entries => entries.context(attempt)?,
         };
+        detach(&self.criu_view())?;
         // A restore that was killed leaves the root file system mounted, whose files would go, and others. The content of
         // a shareable /dev/shm stays for those who have it bound.
         for entry in entries {
@@ -224,11 +230,12 @@ impl StateDir {
     }
 }
 
-/// Detaches what is mounted at a path of ours; nothing is no failure, and who may not unmount has not mounted.
+/// Detaches what is mounted at a path of ours; nothing is no failure, even to who may not unmount.
 pub fn detach(path: &Path) -> Result<()> {
     let name = crate::plan::process::cstring(path.as_os_str(), "state directory")?;
     match mount::detach(&name) {
-        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT | Errno::EPERM) => Ok(()),
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(Errno::EPERM) if statx::attributes(AT_FDCWD, &name).is_ok_and(|found| !found.is_mount) => Ok(()),
         Err(errno) => Err(Error::system(format!("unmount {}", path.display()), errno)),
     }
 }

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub struct WorkImages {
     path: PathBuf,
     opened: File,
+    /// What is made for them.
+    all: PathBuf,
 }
 
 impl WorkImages {
@@ -21,10 +23,11 @@ impl WorkImages {
     /// The links are relative: processes look images up when they have the container's root already, from which an
     /// absolute path leads somewhere else. The way up from this directory is the host's whatever their root is.
     pub fn make(images: &Path, dir: &StateDir, linked: bool) -> Result<Self> {
-        let path = dir.criu_images();
-        DirBuilder::new().mode(0o700).create(&path).context(|| format!("create {}", path.display()))?;
+        let (all, path) = (dir.criu_images(), dir.criu_changed_images());
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.context(|| format!("create {}", path.display())).inspect_err(|_| remove(&all))?;
         let opened = File::open(&path).context(|| format!("open {}", path.display()));
-        let made = Self { opened: opened.inspect_err(|_| remove(&path))?, path };
+        let made = Self { opened: opened.inspect_err(|_| remove(&all))?, path, all };
         if !linked {
             return Ok(made);
         }
@@ -52,7 +55,7 @@ impl WorkImages {
 
 impl Drop for WorkImages {
     fn drop(&mut self) {
-        remove(&self.path);
+        remove(&self.all);
     }
 }
 

@@ -92,7 +92,7 @@ pub enum CgroupView {
     V2 {
         /// Directory of the container's cgroup on the host.
         own: PathBuf,
-        /// Whether the container has a cgroup namespace.
+        /// Whether the container is in a cgroup namespace that is not the host's.
         namespace: bool,
     },
     /// One mount for each hierarchy of v1.

@@ -72,8 +72,9 @@ pub struct Unread {
 
 /// Returns what was typed on a terminal and is not read yet; it stays there, as far as the kernel's buffer takes it back.
 ///
-/// The kernel shows no input without giving it away: it is out of the terminal for some microseconds, and lost if this
-/// process is killed in them. `terminal` has to be open with O_NONBLOCK.
+/// The kernel shows no input without giving it away: it is out of the terminal for a moment, and lost if this process is
+/// killed in it. A newline that was typed as a character (Ctrl-V, Ctrl-J) ends a line afterwards. `terminal` has to be
+/// open with O_NONBLOCK.
 pub fn unread_input(terminal: BorrowedFd<'_>) -> Result<Unread> {
     let mut unread = Unread::default();
     let drained = drain(terminal, &mut unread);
@@ -89,10 +90,12 @@ fn drain(terminal: BorrowedFd<'_>, unread: &mut Unread) -> Result<()> {
         modes => modes?,
     };
     let Unread { bytes, ends } = unread;
-    if modes.local_flags.contains(LocalFlags::ICANON) {
+    // With EXTPROC somebody else makes the lines.
+    if modes.local_flags.contains(LocalFlags::ICANON) && !modes.local_flags.contains(LocalFlags::EXTPROC) {
         let ends_line = |byte: &u8| {
-            let is = |character: SpecialCharacterIndices| modes.control_chars[character as usize] == *byte;
-            *byte == b'\n' || is(SpecialCharacterIndices::VEOL) || is(SpecialCharacterIndices::VEOL2)
+            let is = |index: SpecialCharacterIndices| *byte != NONE && modes.control_chars[index as usize] == *byte;
+            let is_second = || modes.local_flags.contains(LocalFlags::IEXTEN) && is(SpecialCharacterIndices::VEOL2);
+            *byte == b'\n' || is(SpecialCharacterIndices::VEOL) || is_second()
         };
         while let Some(line) = read_available(terminal)? {
             bytes.extend_from_slice(&line);
@@ -108,7 +111,8 @@ fn drain(terminal: BorrowedFd<'_>, unread: &mut Unread) -> Result<()> {
 }
 
 fn read_to_end(terminal: BorrowedFd<'_>, bytes: &mut Vec<u8>) -> Result<()> {
-    while let Some(part) = read_available(terminal)? {
+    // Without a minimum (VMIN) nothing is what there always is to read.
+    while let Some(part) = read_available(terminal)?.filter(|part| !part.is_empty()) {
         bytes.extend_from_slice(&part);
     }
     Ok(())
@@ -253,6 +257,7 @@ mod tests {
             (&b"\x04"[..], &[""][..]),
             (b"a\n\x04\x04b\x04c\n", &["a\n", "", "", "b", "c\n"]),
             (b"half\x04", &["half"]),
+            (b"half\x00\x04", &["half\x00"]),
             // Keys that were no more than characters when they were typed: after Ctrl-V.
             (b"\x16\x04x\x16\x7f\x16\x15\n", &["\x04x\x7f\x15\n"]),
         ] {
@@ -279,14 +284,18 @@ mod tests {
 
     #[test]
     fn every_key_stays_a_character_where_no_lines_are_made() {
-        let raw = |modes: &mut Termios| cfmakeraw(modes);
-        let keys: Vec<u8> = (0..=255).collect();
-        let pty = typed(&keys, raw);
-        let before = tcgetattr(&pty.slave).unwrap();
-        for _ in 0..2 {
-            assert_eq!(unread_input(pty.slave.as_fd()).unwrap(), Unread { bytes: keys.clone(), ends: Vec::new() });
+        for minimum in [0, 1] {
+            let keys: Vec<u8> = (0..=255).collect();
+            let pty = typed(&keys, |modes| {
+                cfmakeraw(modes);
+                modes.control_chars[SpecialCharacterIndices::VMIN as usize] = minimum;
+            });
+            let before = tcgetattr(&pty.slave).unwrap();
+            for _ in 0..2 {
+                assert_eq!(unread_input(pty.slave.as_fd()).unwrap(), Unread { bytes: keys.clone(), ends: Vec::new() });
+            }
+            assert_eq!(tcgetattr(&pty.slave).unwrap(), before);
         }
-        assert_eq!(tcgetattr(&pty.slave).unwrap(), before);
     }
 
     #[test]

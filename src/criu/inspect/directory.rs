@@ -12,8 +12,13 @@ use std::path::{Path, PathBuf};
 /// The largest file of messages that is read. CRIU needs some 20 bytes for a run of pages, and little else grows.
 const LARGEST: u64 = 64 << 20;
 
-/// The link to the images of an earlier pre-dump.
+/// The name of the link to the images of an earlier pre-dump.
 pub const PARENT: &CStr = c"parent";
+
+/// Returns where a directory has the images of an earlier pre-dump.
+pub fn parent_of(images: &Path) -> PathBuf {
+    images.join(OsStr::from_bytes(PARENT.to_bytes()))
+}
 
 /// A directory of images while it is read.
 #[derive(Debug)]
@@ -109,8 +114,7 @@ impl Directory {
     pub fn parents(&mut self) -> Vec<PathBuf> {
         let mut seen: HashSet<(u64, u64)> = self.path.metadata().iter().map(|it| (it.dev(), it.ino())).collect();
         let mut chain = Vec::new();
-        let link = OsStr::from_bytes(PARENT.to_bytes());
-        let mut at = self.path.join(link);
+        let mut at = parent_of(&self.path);
         while at.symlink_metadata().is_ok() {
             match at.metadata().map(|found| (found.is_dir(), (found.dev(), found.ino()))) {
                 Ok((true, identity)) if seen.insert(identity) => chain.push(at.clone()),
@@ -123,7 +127,7 @@ impl Directory {
                     break;
                 }
             }
-            at = at.join(link);
+            at = parent_of(&at);
         }
         chain
     }

@@ -16,7 +16,7 @@ mod sockets;
 #[cfg(test)]
 mod tests;
 
-pub use directory::{Directory, PARENT};
+pub use directory::{Directory, PARENT, parent_of};
 pub use files::{File, OpenFile};
 pub use here::{Host, obstacles};
 pub use memory::{Memory, Shared};
