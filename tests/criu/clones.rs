@@ -324,10 +324,7 @@ fn a_user_namespace_finds_the_images_of_earlier_stages() {
         assert_eq!(output.stderr.lines().count(), 1, "{output}");
         c.runtime.leaves_nothing();
     };
-    refused(
-        &["--auto-dedup"],
-        "--auto-dedup cannot remove memory from images that a user namespace's root may not look",
-    );
+    refused(&["--auto-dedup"], "--auto-dedup cannot remove memory from images of which a user namespace sees");
     link(&stage("1"), "../2");
     refused(&[], "parent/parent/parent leads in a circle");
     fs::remove_file(stage("1").join("parent")).unwrap();
