@@ -82,7 +82,12 @@ impl Cgroup {
     /// What was made is removed again if it fails; the v1 cpusets are filled, since a process could
     /// not join them else.
     pub fn create(plan: &CgroupPlan) -> Result<Self> {
-        create::create(plan)
+        create::create(plan, false)
+    }
+
+    /// As [`create`](Self::create), but refuses directories that are there.
+    pub fn create_new(plan: &CgroupPlan) -> Result<Self> {
+        create::create(plan, true)
     }
 
     /// Returns the cgroup that a plan made, as far as it is there.
