@@ -110,7 +110,7 @@ deny:
 	fi
 
 shellcheck:
-	shellcheck -x .ci/run scripts/*.sh tests/support/*.sh
+	shellcheck -x .ci/run scripts/*.sh tests/support/*.sh completions/*.bash
 
 demo: setup-demo build ## checkpoint and restore a counting container, step by step (root)
 	RUNTIME=$(or $(RUNTIME),$(BIN)) scripts/demo.sh

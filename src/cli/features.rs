@@ -43,7 +43,7 @@ fn features() -> Value {
         },
         "annotations": {
             // Third parties may say which runc they are most like, and shall not name a commit of it.
-            "org.opencontainers.runc.version": "1.3.0",
+            "org.opencontainers.runc.version": "1.5.0",
             "org.opencontainers.runc.checkpoint.enabled": "true",
             "io.github.seccomp.libseccomp.version": seccomp::library_version(),
         },

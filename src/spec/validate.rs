@@ -203,7 +203,9 @@ fn sysctl(key: &str, linux: &Linux) -> Result<()> {
     match path.as_str() {
         "kernel.domainname" if owned(Kind::Uts) => Ok(()),
         "kernel.domainname" => refused("is not allowed in the hosts uts namespace"),
-        "kernel.hostname" => refused("conflicts with the hostname field"),
+        "kernel.hostname" if owned(Kind::Uts) => {
+            refused("is not allowed as it conflicts with the OCI \"hostname\" field")
+        }
         _ => refused("is not in a separate kernel namespace"),
     }
 }

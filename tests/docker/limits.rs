@@ -43,6 +43,24 @@ fn pids() {
 }
 
 #[test]
+fn limits_are_updated() {
+    let docker = docker!();
+    let container = docker.start(&["--memory=64m", "--cpus=0.5"], "sleep 1000");
+    let options = ["--memory=96m", "--memory-swap=128m", "--cpu-shares=512", "--pids-limit=19"];
+    docker.docker(&[&["update"], &options[..], &[container.id()]].concat()).ok();
+    let is_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let files = match is_v2 {
+        true => ["memory.max", "memory.swap.max", "pids.max", "cpu.max"],
+        false => {
+            ["memory/memory.limit_in_bytes", "memory/memory.memsw.limit_in_bytes", "pids/pids.max", "cpu/cpu.cfs_quota_us"]
+        }
+    };
+    let values = if is_v2 { "100663296 33554432 19 50000 100000" } else { "100663296 134217728 19 50000" };
+    let script = format!("cd /sys/fs/cgroup; echo $(cat {})", files.join(" "));
+    container.exec(&["sh", "-c", &script]).ok().prints(values);
+}
+
+#[test]
 fn limit_of_pids_holds() {
     let docker = docker!();
     let script = "for n in 1 2 3 4 5 6 7 8; do sleep 5 & done; echo all";
