@@ -51,13 +51,16 @@ fn limits_are_updated() {
     let is_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     let files = match is_v2 {
         true => ["memory.max", "memory.swap.max", "pids.max", "cpu.max"],
-        false => {
-            ["memory/memory.limit_in_bytes", "memory/memory.memsw.limit_in_bytes", "pids/pids.max", "cpu/cpu.cfs_quota_us"]
-        }
+        false => [
+            "memory/memory.limit_in_bytes",
+            "memory/memory.memsw.limit_in_bytes",
+            "pids/pids.max",
+            "cpu/cpu.cfs_quota_us",
+        ],
     };
     let values = if is_v2 { "100663296 33554432 19 50000 100000" } else { "100663296 134217728 19 50000" };
     let script = format!("cd /sys/fs/cgroup; echo $(cat {})", files.join(" "));
-    container.exec(&["sh", "-c", &script]).ok().prints(values);
+    container.exec(&[], &script).ok().prints(values);
 }
 
 #[test]
