@@ -301,13 +301,14 @@ fn pressure(cgroup: &Cgroup, resource: &str) -> Value {
     for line in text.lines() {
         let mut words = line.split(' ');
         let kind = words.next().unwrap_or_default();
-        let values = words.filter_map(|word| {
-            let (key, value) = word.split_once('=')?;
+        let mut values = Map::new();
+        for (key, value) in words.filter_map(|word| word.split_once('=')) {
+            let is_total = key == "total";
             let value =
-                if key == "total" { value.parse::<u64>().ok()?.into() } else { value.parse::<f64>().ok()?.into() };
-            Some((key.to_owned(), value))
-        });
-        pressure.insert(kind.to_owned(), Value::Object(values.collect()));
+                if is_total { number(value).map(Value::from) } else { value.parse::<f64>().ok().map(Value::from) };
+            values.insert(key.to_owned(), value.unwrap_or_default());
+        }
+        pressure.insert(kind.to_owned(), Value::Object(values));
     }
     if pressure.is_empty() { Value::Null } else { Value::Object(pressure) }
 }

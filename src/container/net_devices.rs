@@ -8,10 +8,9 @@ use crate::error::{Context, Result};
 use crate::plan::namespaces::Kind;
 use crate::plan::process::cstring;
 use crate::sys::rtnetlink::{self, Request};
-use crate::sys::{Errno, path};
+use crate::sys::{Errno, ns, path};
 use nix::fcntl::OFlag;
 use oci_spec::runtime::Linux;
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -20,7 +19,6 @@ pub fn attach(linux: &Linux, init: i32) -> Result<()> {
     let Some(devices) = linux.net_devices().as_ref().filter(|devices| !devices.is_empty()) else { return Ok(()) };
     let place = CString::new(format!("/proc/{init}/ns/net")).unwrap_or_default();
     let namespace = path::open(&place, OFlag::O_RDONLY).context(|| "open the container's network namespace")?;
-    let devices: BTreeMap<_, _> = devices.iter().collect();
     for (name, device) in devices {
         let new = device.name().as_deref().filter(|new| !new.is_empty()).unwrap_or(name);
         move_one(name, new, namespace.as_fd())?;
@@ -31,9 +29,9 @@ pub fn attach(linux: &Linux, init: i32) -> Result<()> {
 fn move_one(name: &str, new: &str, namespace: BorrowedFd<'_>) -> Result<()> {
     let attempt = || format!("move network device {name} to the container");
     let (old, new) = (cstring(name.as_ref(), "netDevices")?, cstring(new.as_ref(), "netDevices")?);
-    let index = rtnetlink::index(&old).context(attempt)?;
+    let index = ns::interface_index(&old).context(attempt)?;
     // The kernel would move it, and then find the name taken: it would go with the container.
-    inside::run(Kind::Network, namespace, attempt, || match rtnetlink::index(&new) {
+    inside::run(Kind::Network, namespace, attempt, || match ns::interface_index(&new) {
         Err(Errno::ENODEV) => Ok(()),
         other => other.and(Err(Errno::EEXIST)),
     })?;
@@ -47,7 +45,7 @@ fn move_one(name: &str, new: &str, namespace: BorrowedFd<'_>) -> Result<()> {
     inside::run(Kind::Network, namespace, attempt, || {
         let socket = rtnetlink::open()?;
         // Its number may have been taken there.
-        let index = rtnetlink::index(&new)?;
+        let index = ns::interface_index(&new)?;
         later.iter_mut().try_for_each(|request| {
             request.set_index(index);
             request.carry_out(socket.as_fd())

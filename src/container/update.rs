@@ -90,11 +90,12 @@ fn merged(before: &Value, change: Value) -> Result<Value> {
 /// Returns the object with its keys as config.json has them.
 fn spelt(value: Value) -> Value {
     let Value::Object(object) = value else { return value };
-    let entries = object.into_iter().map(|(key, value)| {
+    let mut entries = Map::new();
+    for (key, value) in object {
         let known = NAMES.iter().find(|name| name.eq_ignore_ascii_case(&key));
-        (known.map_or(key, |name| (*name).to_owned()), spelt(value))
-    });
-    Value::Object(entries.collect())
+        entries.insert(known.map_or(key, |name| (*name).to_owned()), spelt(value));
+    }
+    Value::Object(entries)
 }
 
 /// Puts new values in the place of old ones, at any depth; null changes nothing.

@@ -45,15 +45,34 @@ pub fn set_domainname(name: &CStr) -> Result<()> {
 
 /// Brings the loopback interface of the present network namespace up.
 pub fn loopback_up() -> Result<()> {
-    // SAFETY: integers only.
-    let socket = own(cvt(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into())?);
+    let mut request = interface(c"lo");
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    ask(libc::SIOCSIFFLAGS as libc::Ioctl, &mut request)
+}
+
+/// Returns the index of a network device of the present network namespace. Nothing is allocated.
+pub fn interface_index(name: &CStr) -> Result<u32> {
+    let mut request = interface(name);
+    ask(libc::SIOCGIFINDEX as libc::Ioctl, &mut request)?;
+    // SAFETY: SIOCGIFINDEX has written this member.
+    Ok(unsafe { request.ifr_ifru.ifru_ifindex } as u32)
+}
+
+/// Returns a request about a network device; what is too long for a name is none of any.
+fn interface(name: &CStr) -> libc::ifreq {
     // SAFETY: ifreq is plain data, for which all zeroes is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+    for (to, from) in request.ifr_name.iter_mut().zip(name.to_bytes()) {
         *to = *from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: `request` outlives the call; SIOCSIFFLAGS reads its name and flags.
-    cvt(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &raw const request) }.into())?;
+    request
+}
+
+/// Carries a request about a network device out (netdevice(7)).
+fn ask(what: libc::Ioctl, request: &mut libc::ifreq) -> Result<()> {
+    // SAFETY: integers only.
+    let socket = own(cvt(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into())?);
+    // SAFETY: `request` outlives the call, which reads and writes what an ifreq has.
+    cvt(unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw mut *request) }.into())?;
     Ok(())
 }

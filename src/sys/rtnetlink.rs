@@ -1,7 +1,7 @@
 //! Network devices and their addresses, by rtnetlink(7): what a device needs to go into another network namespace.
 
+use super::Result;
 use super::netlink::{self, HEADER, number};
-use super::{Errno, Result};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use std::ffi::CStr;
@@ -22,15 +22,6 @@ const INDEX: usize = 4;
 /// Opens a socket for the network namespace that the caller is in. Nothing is allocated.
 pub fn open() -> Result<OwnedFd> {
     socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
-}
-
-/// Returns the index of a device in the caller's network namespace. Nothing is allocated.
-pub fn index(name: &CStr) -> Result<u32> {
-    // SAFETY: `name` is a C string that outlives the call.
-    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
-        0 => Err(Errno::last()),
-        index => Ok(index),
-    }
 }
 
 /// A request about a device, whose index may still be changed.
