@@ -49,7 +49,7 @@
 //! | a joined pid or user namespace, offsets of clocks, or a new user namespace beside joined ones | a **joiner** joins, and clones init as the runtime's own child (`CLONE_PARENT`) |
 //! | exec | a joiner enters the namespaces of the container's init at once, by its pidfd |
 //! | id-mapped mounts | a child for each map that is not another's, which holds a user namespace until it is opened |
-//! | what a restore has to see or do in a namespace: a loopback interface, the objects of others | a child each time, which joins it and ends |
+//! | what has to be seen or done in a namespace: a network device, the objects of others | a child each time, which joins it and ends |
 //!
 //! Init makes two namespaces for itself: the cgroup namespace once it is in its cgroup (v1 attaches after the clone),
 //! and the network namespace because that takes longer than all the others together, time in which the outside writes
@@ -60,8 +60,8 @@
 //!   validate, plan, state directory, cgroup
 //!   clone3 ------------------------------------->  namespaces, mounts, devices
 //!   id maps, v1 cgroups, limits, state
-//!   hooks: prestart, createRuntime <-- Mounted --
-//!                                    - Proceed ->  createContainer hooks, terminal, masks, pivot_root,
+//!   network devices; hooks:         <-- Mounted --
+//!   prestart, createRuntime          - Proceed ->  createContainer hooks, terminal, masks, pivot_root,
 //!                                                  identity, capabilities, seccomp
 //!   state is complete, pid file    <--- Ready ---  waits for a byte in the exec fifo
 //! start: writes the byte ----------------------->  startContainer hooks, execve
