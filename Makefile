@@ -21,7 +21,7 @@ TEST_ARGS = -- $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS)) $(TEST)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build install test unit kernel integration criu docker containerd podman databases machine bench capabilities check fmt clippy doc deny shellcheck \
+.PHONY: help build install test unit kernel integration criu docker containerd podman systemd databases machine bench capabilities check fmt clippy doc deny shellcheck \
 	demo clean setup-build setup-check setup-criu setup-demo setup-test
 
 help: ## print this list
@@ -37,7 +37,7 @@ install: build ## install the binary and its man pages (PREFIX, DESTDIR)
 	done
 
 test: export STRICT = 1
-test: setup-test build unit kernel integration criu docker containerd podman databases ## install what the tests need and run them all
+test: setup-test build unit kernel integration criu docker containerd podman systemd databases ## install what the tests need and run them all
 
 unit: ## tests of plain code, without root
 	$(CARGO) test --locked --lib --bins $(TEST_ARGS)
@@ -59,6 +59,9 @@ containerd: build ## tests under a containerd of their own, by ctr (root, contai
 
 podman: build ## tests under a Podman with directories of its own (root, podman, CRIU)
 	$(CARGO_TEST) --test podman $(TEST_ARGS)
+
+systemd: build ## tests under a systemd of their own (root, systemd, dbus, CRIU)
+	$(CARGO_TEST) --test systemd $(TEST_ARGS)
 
 databases: build ## PostgreSQL and Redis through a checkpoint (root, CRIU); REDIS_MIB: how much Redis holds
 	$(CARGO_TEST) --test databases $(TEST_ARGS)
@@ -106,7 +109,7 @@ deny:
 	fi
 
 shellcheck:
-	shellcheck -x .ci/run scripts/*.sh tests/support/*.sh
+	shellcheck -x .ci/run scripts/*.sh tests/support/*.sh tests/systemd/*.sh
 
 demo: setup-demo build ## checkpoint and restore a counting container, step by step (root)
 	RUNTIME=$(or $(RUNTIME),$(BIN)) scripts/demo.sh
