@@ -66,15 +66,15 @@ systemd: build ## tests under a systemd of their own (root, systemd, dbus, CRIU)
 databases: build ## PostgreSQL and Redis through a checkpoint (root, CRIU); REDIS_MIB: how much Redis holds
 	$(CARGO_TEST) --test databases $(TEST_ARGS)
 
-# The test binary is the one that criu has; a machine that emulates is slow, so that only what needs it runs there.
+# The test binaries are those of criu and systemd; a machine that emulates is slow, so that only what needs it runs there.
 machine: build ## tests that need another kernel, in an emulated machine (root; the first time makes its image)
-	$(CARGO_TEST) --test criu --no-run
-	@TESTS="$$($(CARGO_TEST) --test criu --no-run --message-format=json 2>/dev/null | \
-		jq -r 'select(.target.name == "criu").executable // empty')"; \
+	$(CARGO_TEST) --test criu --test systemd --no-run
+	@TESTS="$$($(CARGO_TEST) --test criu --test systemd --no-run --message-format=json 2>/dev/null | \
+		jq -r 'select(.target.kind == ["test"]).executable // empty')"; \
 	: "$${TESTS:?cargo has not said where the tests are}"; \
 	mkdir -p $(TARGET)/$(HOST)/tmp; \
-	scripts/machine.sh $(TARGET)/machine $(BIN) "$$TESTS" $(TARGET)/$(HOST)/tmp tests/programs -- \
-		env STRICT=1 STASIS_BIN=$(BIN) "$$TESTS" --test-threads=1 $(or $(TEST),by_stages)
+	scripts/machine.sh $(TARGET)/machine $(BIN) $$TESTS $(TARGET)/$(HOST)/tmp tests/programs tests/support tests/systemd -- \
+		env STRICT=1 STASIS_BIN=$(BIN) sh -c 'for tests; do "$$tests" --test-threads=1 $(or $(TEST),by_stages on_v2_limits scope) || exit; done' sh $$TESTS
 
 capabilities: setup-test build ## run the tests of checkpoints, and write what they show into the table in README.md
 	for suite in criu docker; do $(CARGO_TEST) --test $$suite --no-fail-fast 2>&1; done | scripts/capabilities.sh README.md

@@ -93,11 +93,81 @@ fn a_container_that_was_killed_for_its_memory_leaves_no_unit() {
     c.leaves_nothing();
 }
 
+/// Says whether the hierarchy of v2 has the controllers that the tests limit something with: not where v1 has them.
+fn v2_has_controllers() -> bool {
+    let all = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    ["cpu", "cpuset", "io", "memory", "pids"].iter().all(|name| all.split_whitespace().any(|one| one == *name))
+}
+
+/// Returns the number of a disk, of which there is one in every machine.
+fn disk() -> (u64, u64) {
+    let mut numbers = std::fs::read_dir("/sys/block").unwrap().map(|entry| {
+        let text = std::fs::read_to_string(entry.unwrap().path().join("dev")).unwrap();
+        let (major, minor) = text.trim().split_once(':').unwrap();
+        (major.parse().unwrap(), minor.parse().unwrap())
+    });
+    numbers.next().unwrap()
+}
+
 #[test]
-fn what_v2_does_not_have_here_is_refused_and_leaves_nothing() {
-    requires!(root, systemd, cgroup_v1);
-    let c = Host::shared(Kind::V2).scope(limited(json!({"pids": {"limit": 9}})));
-    c.runtime.output_of(c.command("run", &[])).fails();
+fn on_v2_limits_are_in_both_places_or_refused() {
+    requires!(root, systemd);
+    let (major, minor) = disk();
+    let host = Host::shared(Kind::V2);
+    let c = host.scope(limited(json!({
+        "memory": {"limit": 67_108_864, "swap": 100_663_296, "reservation": 33_554_432},
+        "cpu": {"shares": 512, "quota": 12_345, "period": 50_000, "cpus": "0", "mems": "0"},
+        "pids": {"limit": 64},
+        "blockIO": {"throttleReadBpsDevice": [{"major": major, "minor": minor, "rate": 1_048_576}]},
+        "unified": {"memory.high": "50331648"},
+    })));
+    if !v2_has_controllers() {
+        c.runtime.output_of(c.command("run", &[])).fails();
+        return c.leaves_nothing();
+    }
+    let c = c.run();
+    shows(
+        &c,
+        &[
+            ("MemoryMax", "67108864"),
+            ("MemorySwapMax", "33554432"),
+            ("MemoryLow", "33554432"),
+            ("MemoryHigh", "50331648"),
+            ("CPUWeight", "59"),
+            ("CPUQuotaPerSecUSec", "250ms"),
+            ("CPUQuotaPeriodUSec", "50ms"),
+            ("AllowedCPUs", "0"),
+            ("AllowedMemoryNodes", "0"),
+            ("TasksMax", "64"),
+        ],
+    );
+    let files = [
+        ("", "memory.max", "67108864"),
+        ("", "memory.swap.max", "33554432"),
+        ("", "memory.low", "33554432"),
+        ("", "memory.high", "50331648"),
+        ("", "cpu.weight", "59"),
+        ("", "cpuset.cpus", "0"),
+        ("", "cpuset.mems", "0"),
+        ("", "pids.max", "64"),
+    ];
+    holds(&c, &files);
+    holds(&c, &[("", "cpu.max", "12345 50000")]);
+    let throttled = format!("{major}:{minor} rbps=1048576 wbps=max riops=max wiops=max");
+    holds(&c, &[("", "io.max", &throttled)]);
+
+    let change = ["update", "--memory", "75497472", "--cpu-share", "1024", "--pids-limit", "7", c.runtime.id()];
+    c.runtime.cmd(&change).ok();
+    let properties = [("MemoryMax", "75497472"), ("CPUWeight", "100"), ("TasksMax", "7"), ("AllowedCPUs", "0")];
+    let files =
+        [("", "memory.max", "75497472"), ("", "cpu.weight", "100"), ("", "pids.max", "7"), ("", "cpuset.cpus", "0")];
+    // Once more after systemd has written what it knows.
+    for what in ["true", "systemctl daemon-reload"] {
+        host.inside(what).ok();
+        shows(&c, &properties);
+        holds(&c, &files);
+    }
+    c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
     c.leaves_nothing();
 }
 
