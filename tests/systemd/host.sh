@@ -1,40 +1,59 @@
 #!/bin/sh
 # host.sh NAME LAYOUT - runs a systemd as the first process of namespaces of its own, on the hierarchies of cgroups
-# that LAYOUT says (v2, or hybrid for those of v1 too), in which it has the cgroup NAME for its root.
+# that LAYOUT says (v2, or hybrid for those of v1 too), in which it has the cgroup NAME/host for its root.
 # Standard input and output are nobody's; it is for an enclosure, which ends it.
 set -eu
 name=$1
 export LAYOUT="$2"
 
-if [ -e /sys/fs/cgroup/cgroup.procs ]; then
-    hierarchies=/sys/fs/cgroup
-else
-    hierarchies=$(find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -type d)
-fi
-for hierarchy in $hierarchies; do
-    mkdir "$hierarchy/$name"
-    # Nobody can join a cpuset that is empty.
-    for file in cpuset.cpus cpuset.mems; do
-        [ ! -e "$hierarchy/cgroup.clone_children" ] || [ ! -e "$hierarchy/$file" ] ||
-            cat "$hierarchy/$file" >"$hierarchy/$name/$file"
+hierarchies=
+for place in /sys/fs/cgroup /sys/fs/cgroup/*; do
+    # Not what is a link, or a directory of somebody's.
+    [ -L "$place" ] || [ ! -e "$place/cgroup.procs" ] || hierarchies="$hierarchies $place"
+    [ ! -e /sys/fs/cgroup/cgroup.procs ] || break
+done
+export HIERARCHIES="$hierarchies"
+fill() { # CGROUP FILE... - as its parent: nobody can join a cpuset that is empty
+    cgroup=$1
+    shift
+    for file in "$@"; do
+        [ ! -e "$cgroup/cgroup.clone_children" ] || [ ! -e "$cgroup/$file" ] || cat "$cgroup/../$file" >"$cgroup/$file"
     done
-    echo $$ >"$hierarchy/$name/cgroup.procs"
+}
+
+export UNIFIED=
+for hierarchy in $hierarchies; do
+    top=$hierarchy/$name
+    for cgroup in "$top" "$top/host"; do
+        mkdir "$cgroup"
+        fill "$cgroup" cpuset.cpus cpuset.mems
+    done
+    if [ -e "$top/cgroup.controllers" ]; then
+        UNIFIED=$top
+        mkdir "$top/outside"
+        controllers=$(cat "$top/cgroup.controllers")
+        for controller in $controllers; do
+            echo "+$controller" >"$top/cgroup.subtree_control"
+        done
+    fi
+    echo $$ >"$top/host/cgroup.procs"
 done
 
 # shellcheck disable=SC2016
-exec unshare --mount --pid --cgroup --ipc --uts --fork --kill-child --mount-proc sh -euc '
-    controllers=$(find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -type d ! -name unified ! -name systemd)
+inside='
+    echo 0 >"$UNIFIED/host/cgroup.procs"
     if [ "$LAYOUT" = v2 ]; then
         mount -t cgroup2 cgroup2 /sys/fs/cgroup
     else
         mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
-        for place in $controllers; do
+        for place in $HIERARCHIES; do
             mkdir "$place"
-            mount -t cgroup -o "${place##*/}" cgroup "$place"
+            case $place in
+            */unified) mount -t cgroup2 cgroup2 "$place" ;;
+            */systemd) mount -t cgroup -o none,name=systemd cgroup "$place" ;;
+            *) mount -t cgroup -o "${place##*/}" cgroup "$place" ;;
+            esac
         done
-        mkdir /sys/fs/cgroup/systemd /sys/fs/cgroup/unified
-        mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
-        mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
     fi
     mount -t tmpfs -o mode=755 tmpfs /run
     units=/run/systemd/system
@@ -52,4 +71,9 @@ exec unshare --mount --pid --cgroup --ipc --uts --fork --kill-child --mount-proc
     path=$units:/run/systemd/transient
     exec env -i container=other PATH="$PATH" SYSTEMD_UNIT_PATH="$path" SYSTEMD_GENERATOR_PATH=/none \
         "$(command -v systemd || echo /lib/systemd/systemd)" --system --unit=bus.target --log-target=console \
-        --log-level=warning --show-status=0' sh
+        --log-level=warning --show-status=0'
+# The parent of the first process has to be elsewhere: a cgroup of v2 that has a process gives no controllers to others.
+# shellcheck disable=SC2016
+exec unshare --cgroup sh -euc '
+    echo 0 >"$UNIFIED/outside/cgroup.procs"
+    exec unshare --mount --pid --ipc --uts --fork --kill-child --mount-proc sh -euc "$1"' sh "$inside"

@@ -18,7 +18,6 @@ fn a_container_has_a_scope_in_its_slice() {
             ("Delegate", "yes"),
             ("DefaultDependencies", "no"),
             ("MemoryAccounting", "yes"),
-            ("CPUAccounting", "yes"),
             ("TasksAccounting", "yes"),
         ] {
             assert_eq!(c.property(name), value, "{name}");
