@@ -21,7 +21,7 @@ TEST_ARGS = -- $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS)) $(TEST)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build install generate test unit kernel integration criu docker containerd podman databases machine bench capabilities check fmt clippy doc deny shellcheck \
+.PHONY: help build install generate test unit kernel integration criu docker containerd podman systemd databases machine bench capabilities check fmt clippy doc deny shellcheck \
 	demo clean setup-build setup-check setup-criu setup-demo setup-test
 
 help: ## print this list
@@ -41,7 +41,7 @@ generate: ## write what is kept in the tree and follows from the command line's 
 	$(CARGO) test --locked --bin stasis -- --ignored generated
 
 test: export STRICT = 1
-test: setup-test build unit kernel integration criu docker containerd podman databases ## install what the tests need and run them all
+test: setup-test build unit kernel integration criu docker containerd podman systemd databases ## install what the tests need and run them all
 
 unit: ## tests of plain code, without root
 	$(CARGO) test --locked --lib --bins $(TEST_ARGS)
@@ -64,18 +64,21 @@ containerd: build ## tests under a containerd of their own, by ctr (root, contai
 podman: build ## tests under a Podman with directories of its own (root, podman, CRIU)
 	$(CARGO_TEST) --test podman $(TEST_ARGS)
 
+systemd: build ## tests under a systemd of their own (root, systemd, dbus, CRIU)
+	$(CARGO_TEST) --test systemd $(TEST_ARGS)
+
 databases: build ## PostgreSQL and Redis through a checkpoint (root, CRIU); REDIS_MIB: how much Redis holds
 	$(CARGO_TEST) --test databases $(TEST_ARGS)
 
-# The test binary is the one that criu has; a machine that emulates is slow, so that only what needs it runs there.
+# The test binaries are those of criu and systemd; a machine that emulates is slow, so that only what needs it runs there.
 machine: build ## tests that need another kernel, in an emulated machine (root; the first time makes its image)
-	$(CARGO_TEST) --test criu --no-run
-	@TESTS="$$($(CARGO_TEST) --test criu --no-run --message-format=json 2>/dev/null | \
-		jq -r 'select(.target.name == "criu").executable // empty')"; \
+	$(CARGO_TEST) --test criu --test systemd --no-run
+	@TESTS="$$($(CARGO_TEST) --test criu --test systemd --no-run --message-format=json 2>/dev/null | \
+		jq -r 'select(.target.kind == ["test"]).executable // empty')"; \
 	: "$${TESTS:?cargo has not said where the tests are}"; \
 	mkdir -p $(TARGET)/$(HOST)/tmp; \
-	scripts/machine.sh $(TARGET)/machine $(BIN) "$$TESTS" $(TARGET)/$(HOST)/tmp tests/programs -- \
-		env STRICT=1 STASIS_BIN=$(BIN) "$$TESTS" --test-threads=1 $(or $(TEST),by_stages)
+	scripts/machine.sh $(TARGET)/machine $(BIN) $$TESTS $(TARGET)/$(HOST)/tmp tests/programs tests/support tests/systemd -- \
+		env STRICT=1 STASIS_BIN=$(BIN) sh -c 'for tests; do "$$tests" --test-threads=1 $(or $(TEST),by_stages on_v2_limits scope) || exit; done' sh $$TESTS
 
 capabilities: setup-test build ## run the tests of checkpoints, and write what they show into the table in README.md
 	for suite in criu docker; do $(CARGO_TEST) --test $$suite --no-fail-fast 2>&1; done | scripts/capabilities.sh README.md
@@ -110,7 +113,7 @@ deny:
 	fi
 
 shellcheck:
-	shellcheck -x .ci/run scripts/*.sh tests/support/*.sh completions/*.bash
+	shellcheck -x .ci/run scripts/*.sh tests/support/*.sh tests/systemd/*.sh completions/*.bash
 
 demo: setup-demo build ## checkpoint and restore a counting container, step by step (root)
 	RUNTIME=$(or $(RUNTIME),$(BIN)) scripts/demo.sh

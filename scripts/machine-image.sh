@@ -1,14 +1,15 @@
 #!/bin/bash
 # machine-image.sh DIR - makes DIR/root.img and DIR/vmlinuz, from which machine.sh
 # starts a machine: Debian sid's kernel, which has built in what it needs to start
-# without an initrd, CRIU, a compiler for the tests' programs, and no service at all.
+# without an initrd, CRIU, a compiler for the tests' programs, a systemd that is for the
+# tests to start, and no service at all.
 set -euo pipefail
 # shellcheck source=scripts/debian.sh
 . "$(dirname "$0")/debian.sh"
 
 dir=${1:?usage: machine-image.sh DIR}
 init=$(dirname "$0")/machine-init.sh
-packages=apparmor,busybox-static,criu,gcc,iproute2,iptables,kmod,libc6-dev,nftables,procps
+packages=apparmor,busybox-static,criu,dbus,gcc,iproute2,iptables,kmod,libc6-dev,nftables,procps,systemd
 install_packages mmdebstrap e2fsprogs xz-utils
 
 # Unpacks the kernel's packages, whose own scripts would make an initrd.

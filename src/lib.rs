@@ -29,7 +29,8 @@
 //! | [`spec`] | what was asked for: reading and refusing | [`plan`] |
 //! | [`plan`] | what will be done: pure functions, no system calls | |
 //! | `init` | the inside: between clone and execve | [`plan`], `handshake` |
-//! | [`cgroup`] | making, limiting, freezing and removing cgroups | [`plan`] |
+//! | [`cgroup`] | making, limiting, freezing and removing cgroups, by file access or by systemd | [`plan`], `dbus` |
+//! | `dbus` | a client of D-Bus, which knows no service | |
 //! | [`criu`] | sessions with CRIU and its images; knows no container's life | [`tmpfs`] |
 //! | [`tmpfs`] | the content of a /dev/shm as an archive | |
 //! | [`seal`] | running from an image of ourselves that nobody can write | |
@@ -94,6 +95,7 @@ pub mod cgroup;
 pub mod container;
 pub mod criu;
 mod cstrings;
+mod dbus;
 pub mod error;
 mod handshake;
 mod init;

@@ -4,7 +4,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::{Cgroup, Driver, file, is_permission, v1, v2};
+use super::{Cgroup, Driver, Holder, file, is_permission, systemd, v1, v2};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupPlan, Directory, Version};
 use crate::sys::Errno;
@@ -26,13 +26,15 @@ impl Drop for Made {
 }
 
 /// Makes the directories of a plan; see [`Cgroup::create`] and [`Cgroup::create_new`].
-pub(super) fn create(plan: &CgroupPlan, must_be_new: bool) -> Result<Cgroup> {
+pub(super) fn create(plan: &CgroupPlan, must_be_new: bool) -> Result<(Cgroup, Option<Holder>)> {
     let lenient = plan.rootless && !plan.path_given;
+    let holder = plan.unit.as_ref().map_or(Ok(None), systemd::start)?;
     let mut made = Made::default();
-    let mut cgroup = Cgroup { driver: Driver::Cgroupfs, directories: Vec::new(), lenient, fresh: true };
+    let mut cgroup = Cgroup { driver: driver(plan), directories: Vec::new(), lenient, fresh: true };
     let mut refusal = None;
     for directory in &plan.directories {
-        match make(directory, plan, must_be_new, &mut made) {
+        // systemd makes no scope that is there.
+        match make(directory, plan, must_be_new && holder.is_none(), &mut made) {
             Ok(is_new) => {
                 cgroup.fresh &= is_new;
                 cgroup.directories.push(directory.clone());
@@ -45,11 +47,19 @@ pub(super) fn create(plan: &CgroupPlan, must_be_new: bool) -> Result<Cgroup> {
         let rule = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
         return Err(err.context(rule));
     }
+    cgroup.fresh |= holder.is_some();
     if !cgroup.fresh {
         check_unused(&cgroup)?;
     }
     made.paths.clear();
-    Ok(cgroup)
+    Ok((cgroup, holder))
+}
+
+fn driver(plan: &CgroupPlan) -> Driver {
+    match &plan.unit {
+        Some(unit) => Driver::Systemd { unit: unit.name.clone(), is_user: unit.is_user },
+        None => Driver::Cgroupfs,
+    }
 }
 
 fn is_refusal(err: &Error) -> bool {

@@ -4,14 +4,17 @@
 //! [`Cgroup`] is what later commands need and is saved with the container's state. What to make and
 //! write is decided in `plan::cgroup`; here it is done, by plain file access. `v1` and `v2` have
 //! what differs between the two interfaces, `devices` the filter of devices, `file` reads and
-//! writes, `stats` what was used, `oom` the OOM killer's news. Whoever makes the directories is a `Driver`: this one.
+//! writes, `stats` what was used, `oom` the OOM killer's news. Whoever makes the directories is a `Driver`: this process,
+//! or a `systemd`, whose scopes need a `holder`.
 
 mod create;
 mod devices;
 mod file;
+mod holder;
 mod oom;
 mod processes;
 mod stats;
+pub mod systemd;
 mod v1;
 mod v2;
 
@@ -24,6 +27,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+use crate::plan::cgroup::systemd::{self as plan, Unit};
 use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup, Refusal, Version, Write, update};
 use crate::sys::Errno;
 use crate::sys::cgroupfs::{Filesystem, filesystem};
@@ -44,13 +48,22 @@ pub fn own() -> Result<OwnCgroup> {
     OwnCgroup::parse(&std::fs::read_to_string("/proc/self/cgroup").context(|| "read /proc/self/cgroup")?)
 }
 
+pub use holder::Holder;
+
 /// Who makes, limits and removes the directories.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Driver {
     /// This process, by file access.
     #[default]
     Cgroupfs,
+    /// systemd, and this process where systemd has no words.
+    Systemd {
+        /// The unit's name.
+        unit: String,
+        /// Whether it is the user's own systemd.
+        is_user: bool,
+    },
 }
 
 /// The way into a cgroup for a process that is about to be made; see [`Cgroup::entry`].
@@ -80,13 +93,13 @@ impl Cgroup {
     /// Makes the directories of a plan, or takes over those that are there and empty.
     ///
     /// What was made is removed again if it fails; the v1 cpusets are filled, since a process could
-    /// not join them else.
-    pub fn create(plan: &CgroupPlan) -> Result<Self> {
+    /// not join them else. A scope of systemd has to be held until a process of the container is in it.
+    pub fn create(plan: &CgroupPlan) -> Result<(Self, Option<Holder>)> {
         create::create(plan, false)
     }
 
     /// As [`create`](Self::create), but refuses directories that are there.
-    pub fn create_new(plan: &CgroupPlan) -> Result<Self> {
+    pub fn create_new(plan: &CgroupPlan) -> Result<(Self, Option<Holder>)> {
         create::create(plan, true)
     }
 
@@ -181,6 +194,9 @@ impl Cgroup {
         if let (Some(check), Some(directory)) = (&plan.usage_check, self.directory("memory")) {
             v2::check_usage(directory, check)?;
         }
+        if let Some(unit) = plan.unit.as_ref().filter(|unit| !unit.limits.is_empty()) {
+            systemd::change(unit)?;
+        }
         let is_update = plan.directories.is_empty();
         for directory in self.directories.iter().filter(|directory| is_update && directory.version == Version::V2) {
             v2::enable(directory, plan)?;
@@ -201,7 +217,13 @@ impl Cgroup {
 
     /// Plans new limits for this cgroup, for [`apply`](Self::apply).
     pub fn update(&self, resources: &oci_spec::runtime::LinuxResources) -> Result<CgroupPlan> {
-        update(&self.directories, Some(resources))
+        let mut plan = update(&self.directories, Some(resources))?;
+        if let Driver::Systemd { unit, is_user } = &self.driver {
+            let is_v1 = self.directories.iter().any(|directory| directory.version == Version::V1);
+            let limits = plan::limits(if is_v1 { Version::V1 } else { Version::V2 }, resources)?;
+            plan.unit = Some(Unit { name: unit.clone(), is_user: *is_user, properties: Vec::new(), limits });
+        }
+        Ok(plan)
     }
 
     /// Writes one limit; says no if it has to be tried again later.
@@ -270,7 +292,11 @@ impl Cgroup {
     /// Removes the cgroup and those below it. Its ancestors stay, as with runc: others may be about
     /// to use them.
     pub fn remove(&self) -> Result<()> {
-        processes::remove(self)
+        let stopped = match &self.driver {
+            Driver::Cgroupfs => Ok(()),
+            Driver::Systemd { unit, is_user } => systemd::stop(unit, *is_user),
+        };
+        processes::remove(self).and(stopped)
     }
 
     /// Returns the directory that stops the processes when it is frozen, as CRIU's `freeze_cgroup`

@@ -1,7 +1,7 @@
 //! `create`: a container, up to the point where its program would be executed.
 
 use super::{Global, root, usage};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use stasis::container::{self, CreateOptions, StreamOptions};
 use std::ffi::OsString;
@@ -59,9 +59,6 @@ pub struct CreateArgs {
 impl BundleArgs {
     /// Returns what the arguments mean to the library; `detach` says that the command does not stay.
     pub fn options(self, detach: bool, global: &Global) -> Result<CreateOptions> {
-        if global.wants_systemd()? {
-            bail!("systemd cgroup flag passed, but systemd support for managing cgroups is not available");
-        }
         let listen = listen_fds(|name| std::env::var(name).ok(), std::process::id());
         let env = match listen {
             0 => Vec::new(),
@@ -82,6 +79,7 @@ impl BundleArgs {
             notify_socket: notify_socket(),
             rootless: global.rootless()?,
             no_cgroup: global.wants_no_cgroup(),
+            systemd: global.wants_systemd()?,
         })
     }
 }

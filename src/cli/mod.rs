@@ -66,10 +66,10 @@ struct Global {
     /// root directory for storage of container state (this should be located in tmpfs)
     #[arg(long, value_name = "dir")]
     root: Option<PathBuf>,
-    /// have systemd make the cgroup (not supported yet: create, run and restore fail with it)
+    /// have systemd make the cgroup: cgroupsPath is then slice:prefix:name
     #[arg(long)]
     systemd_cgroup: bool,
-    /// choose who makes the cgroups ('cgroupfs' (default), or 'disabled' for no cgroups at all)
+    /// choose who makes the cgroups ('cgroupfs' (default), 'systemd', or 'disabled' for no cgroups at all)
     #[arg(long, value_name = "name")]
     cgroup_manager: Option<String>,
     /// ignore cgroup permission errors ('true', 'false', or 'auto')

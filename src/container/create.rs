@@ -8,9 +8,9 @@ use super::streams::{self, StreamOptions, Streams};
 use super::{
     Container, NotifySocket, Started, hooks, idmap, net_devices, notify, own_namespaces, seccomp_agent, shm, spawn,
 };
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, Holder};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup};
+use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup, systemd};
 use crate::plan::mounts::{CgroupView, V1Hierarchy};
 use crate::plan::namespaces::{Kind, Namespace};
 use crate::plan::process::Surroundings;
@@ -56,6 +56,8 @@ pub struct CreateOptions {
     pub rootless: Option<bool>,
     /// Whether the container gets no cgroup at all.
     pub no_cgroup: bool,
+    /// Whether systemd makes the cgroup.
+    pub systemd: bool,
 }
 
 /// Creates the container `id`, whose state is kept below `root`. Whatever was made is removed again if it fails.
@@ -81,7 +83,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let (cgroup_plan, view) = plan_cgroup(&config.spec, id, options)?;
     let mut plan = plan_init(&config.spec, id, &bundle, root, (&view, options, &streams))?;
     log::debug!("plan of container {id}: {plan:?}");
-    let cgroup = make_cgroup(cgroup_plan.as_ref())?;
+    let (cgroup, holder) = make_cgroup(cgroup_plan.as_ref())?;
     undo.add("cgroup", {
         let cgroup = cgroup.clone();
         move || cgroup.remove()
@@ -89,7 +91,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
 
     let state = first_state(&config, id, &bundle, &cgroup, options)?;
     let making = Making { dir: &dir, config: &config, cgroup: &cgroup, cgroup_plan: cgroup_plan.as_ref(), options };
-    let (state, started) = making.run(&mut plan, streams, state)?;
+    let (state, started) = making.run(&mut plan, streams, state, holder)?;
     undo.disarm();
     Ok((Container::new(dir, state, config.spec), Started { notify, ..started }))
 }
@@ -104,7 +106,13 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    fn run(&self, plan: &mut InitPlan, mut streams: Streams, mut state: State) -> Result<(State, Started)> {
+    fn run(
+        &self,
+        plan: &mut InitPlan,
+        mut streams: Streams,
+        mut state: State,
+        mut holder: Option<Holder>,
+    ) -> Result<(State, Started)> {
         let (mut descriptors, handshake) = spawn::descriptors(plan, &mut streams)?;
         descriptors.exec_fifo = if self.options.start { None } else { Some(self.make_fifo()?) };
         descriptors.creating_state = state_file(!plan.create_container.is_empty())?;
@@ -120,6 +128,8 @@ impl Making<'_> {
             self.limit()?;
         }
         let spawned = spawn::init(plan, descriptors, handshake, entry).map_err(|err| self.explain(err))?;
+        // It was born in the scope, or (v1) moves there before it does anything else.
+        holder = holder.filter(|_| limits_first);
         let mut undo = Rollback::default();
         undo.add("init", || spawned.kill());
 
@@ -154,6 +164,7 @@ impl Making<'_> {
                 self.run_hooks(&state.bundle, &hooks::state_json(&state, "creating"))
             })
             .map_err(|err| self.explain(err))?;
+        drop(holder);
         let subject = Subject { pid: state.pid, state: &state, status: "creating" };
         seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject)?;
         if !early {
@@ -249,11 +260,18 @@ pub(super) fn plan_cgroup(spec: &Spec, id: &str, options: &CreateOptions) -> Res
     let linux = plan::linux(spec)?;
     let layout = cgroup::detect()?;
     let path = linux.cgroups_path().as_deref();
-    let own = match path {
-        Some(path) if path.is_absolute() => OwnCgroup::default(),
-        _ => cgroup::own()?,
+    let resources = linux.resources().as_ref();
+    let mut plan = match path {
+        _ if options.systemd => {
+            let annotated = spec.annotations().as_ref().map_or(Ok(Vec::new()), systemd::annotated)?;
+            let host = cgroup::systemd::host(&layout, super::has_own_systemd())?;
+            systemd::plan(&layout, &host, systemd::Asked { path, id, resources, annotated })?
+        }
+        Some(path) if path.is_absolute() => {
+            plan::cgroup::plan(&layout, &OwnCgroup::default(), Some(path), id, resources)?
+        }
+        _ => plan::cgroup::plan(&layout, &cgroup::own()?, path, id, resources)?,
     };
-    let mut plan = plan::cgroup::plan(&layout, &own, path, id, linux.resources().as_ref())?;
     plan.rootless = options.rootless.unwrap_or_else(super::is_rootless);
     let view = view(&layout, &plan.directories, linux);
     Ok((Some(plan).filter(|_| !options.no_cgroup), view))
@@ -316,11 +334,8 @@ pub(super) fn compile_seccomp(linux: Option<&Linux>, root: &Path) -> Result<Opti
     Ok(Some(filter))
 }
 
-pub(super) fn make_cgroup(plan: Option<&CgroupPlan>) -> Result<Cgroup> {
-    match plan {
-        Some(plan) => Cgroup::create(plan),
-        None => Ok(Cgroup::default()),
-    }
+pub(super) fn make_cgroup(plan: Option<&CgroupPlan>) -> Result<(Cgroup, Option<Holder>)> {
+    plan.map_or_else(|| Ok((Cgroup::default(), None)), Cgroup::create)
 }
 
 pub(super) fn first_state(

@@ -73,7 +73,7 @@ pub fn restore(
     });
     shm::share(&mut config, &dir)?;
     let (cgroup_plan, view) = create::plan_cgroup(&config.spec, id, options)?;
-    let cgroup = restored_cgroups::make(cgroup_plan.as_ref(), asked.options.cgroup_mode)?;
+    let (cgroup, holder) = restored_cgroups::make(cgroup_plan.as_ref(), asked.options.cgroup_mode)?;
     undo.add("cgroup", {
         let cgroup = cgroup.clone();
         move || cgroup.remove()
@@ -103,6 +103,7 @@ pub fn restore(
         super::announce(&started, options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
         Ok(started)
     });
+    drop(holder);
     let started = restored.inspect_err(|_| {
         restoring.end();
         restoring.filled.take_back();

@@ -1,7 +1,7 @@
 //! The cgroups of a container that is restored: its own, made beforehand as for a new one, and what CRIU does about them.
 
 use super::create;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Holder};
 use crate::criu::cgroup_image;
 use crate::criu::external;
 use crate::criu::image::Writer;
@@ -11,7 +11,7 @@ use crate::plan::cgroup::{CgroupPlan, Version};
 use std::path::Path;
 
 /// Makes the container's cgroup, which may have to be a new one.
-pub fn make(plan: Option<&CgroupPlan>, mode: CgroupMode) -> Result<Cgroup> {
+pub fn make(plan: Option<&CgroupPlan>, mode: CgroupMode) -> Result<(Cgroup, Option<Holder>)> {
     match plan {
         Some(plan) if mode == CgroupMode::Strict => Cgroup::create_new(plan).map_err(|err| match err.kind() {
             ErrorKind::AlreadyExists => err.context("--manage-cgroups-mode strict"),

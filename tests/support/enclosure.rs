@@ -65,12 +65,16 @@ impl Enclosure {
 
     /// Returns a command that runs in the engine's namespaces, and does not hang for ever.
     pub fn command(&self, program: &str) -> Command {
-        let guard = self.guard.id();
-        let unshare = children(guard).into_iter().find(|&pid| !children(pid).is_empty()).expect("an engine");
         let mut enter = Command::new("nsenter");
-        enter.arg(format!("--target={}", children(unshare)[0])).args(["--mount", "--pid", "timeout", "100", program]);
+        enter.arg(format!("--target={}", self.first())).args(["--mount", "--pid", "timeout", "100", program]);
         enter.env("TMPDIR", &self.dir);
         enter
+    }
+
+    /// Returns the first process of the engine's pid namespace.
+    pub fn first(&self) -> u32 {
+        let unshare = children(self.guard.id()).into_iter().find(|&pid| !children(pid).is_empty()).expect("an engine");
+        children(unshare)[0]
     }
 
     /// Runs a shell script among the mounts and processes that the engine sees.
@@ -106,7 +110,7 @@ pub fn archive(dir: &Path) -> Vec<u8> {
 }
 
 /// Returns the children of a process that has one thread.
-fn children(pid: u32) -> Vec<u32> {
+pub fn children(pid: u32) -> Vec<u32> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }

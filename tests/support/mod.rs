@@ -21,13 +21,13 @@ mod runtime;
 
 pub use bundle::Bundle;
 pub use console::{Console, exists, read_until, type_line};
-pub use enclosure::{Enclosure, archive, image};
+pub use enclosure::{Enclosure, archive, children, image};
 pub use host_tmpfs::{HostTmpfs, with_shm};
 pub use keeper::keeps;
 pub use output::Output;
 pub use program::program;
 pub use remains::{cycles, files};
-pub use requirements::{CRUN, DATABASES, Lacking, is_oracle, lacks, skip};
+pub use requirements::{CRUN, DATABASES, Lacking, has_v1, is_oracle, lacks, skip};
 pub use runtime::{Layout, Runtime, wait_until};
 
 /// Ends the test, as skipped, unless the machine has everything that is named: `requires!(root, criu)`.

@@ -57,6 +57,7 @@ fn lacking(name: &str) -> Lacking {
         "crun" => (!Path::new(CRUN).exists()).then(|| format!("needs {CRUN}, of scripts/crun.sh")),
         "docker" => program("dockerd").or_else(|| program("docker")),
         "containerd" => program("containerd").or_else(|| program("ctr")),
+        "systemd" => program("systemctl").or_else(|| program("dbus-daemon")),
         "podman" => program("podman").or_else(|| program("conmon")),
         "databases" => (!Path::new(DATABASES).exists()).then(|| format!("needs {DATABASES}, of scripts/databases.sh")),
         "numa" => (!Path::new("/proc/self/numa_maps").exists()).then(|| "needs a kernel with NUMA policies".into()),

@@ -23,7 +23,24 @@ pub enum Layout {
     V1,
     /// The host's hierarchy of v2 alone, with the controllers that v1 does not have.
     V2,
+    /// What the process of this pid sees, in its namespaces and cgroups.
+    Of(u32),
 }
+
+/// Joins the cgroups and then the namespaces of a process, and becomes the program that is named after it.
+const ENTER: &str = r#"
+    pid=$1; shift
+    while IFS=: read -r number names path; do
+        # A systemd comes and goes here, as its units need controllers.
+        dir=/sys/fs/cgroup/${names#name=}; file=tasks
+        [ "$number" = 0 ] || path=${path%/init.scope}
+        if [ "$number" = 0 ]; then
+            file=cgroup.procs
+            [ ! -d /sys/fs/cgroup/unified ] || dir=/sys/fs/cgroup/unified
+        fi
+        [ ! -d "$dir" ] || echo 0 >"$dir$path/$file"
+    done <"/proc/$pid/cgroup"
+    exec nsenter "--target=$pid" --mount --pid --cgroup --ipc --uts "$@""#;
 
 /// A container of a bundle, and the runtime that looks after it, which keeps its state in the bundle.
 pub struct Runtime {
@@ -279,6 +296,11 @@ impl Drop for Runtime {
 impl Layout {
     /// Returns a command that finds the layout.
     pub fn command(self, program: impl AsRef<OsStr>) -> Command {
+        if let Layout::Of(pid) = self {
+            let mut enter = Command::new("sh");
+            enter.args(["-ec", ENTER, "sh", &pid.to_string()]).arg(program);
+            return enter;
+        }
         let Some(script) = self.script() else { return Command::new(program) };
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-ec", script, "sh"]).arg(program);
@@ -288,7 +310,7 @@ impl Layout {
     /// Returns what makes the layout, in a mount namespace of the command's own, and then becomes the command.
     fn script(self) -> Option<&'static str> {
         match self {
-            Layout::Host => None,
+            Layout::Host | Layout::Of(_) => None,
             // Whoever takes what is below for a hierarchy, as crun does, makes directories that nobody removes.
             Layout::V1 => Some(
                 "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; \

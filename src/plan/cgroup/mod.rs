@@ -4,9 +4,10 @@
 //! Everything here is a function of config.json, of the hierarchies that the host has ([`Layout`])
 //! and of the cgroup that the runtime itself is in ([`OwnCgroup`]). Reading those two from the
 //! host, and carrying a plan out, is `cgroup`'s work. The words of cgroup v1 and v2 are in `v1` and
-//! `v2`, device rules and their program in `devices`.
+//! `v2`, device rules and their program in `devices`, units of systemd in `systemd`.
 
 mod devices;
+pub mod systemd;
 mod v1;
 mod v2;
 
@@ -165,6 +166,8 @@ pub struct CgroupPlan {
     pub writes: Vec<Write>,
     /// Access to devices.
     pub devices: DeviceAccess,
+    /// The unit of systemd that has the cgroup, if one has.
+    pub unit: Option<systemd::Unit>,
     /// A check before anything is written (`memory.checkBeforeUpdate`).
     pub usage_check: Option<UsageCheck>,
     /// Whether a missing privilege may leave the container without a device filter, and, if no path
@@ -220,6 +223,7 @@ pub fn update(directories: &[Directory], resources: Option<&LinuxResources>) -> 
         cpuset: (String::new(), String::new()),
         writes: Vec::new(),
         devices: DeviceAccess::Unchanged,
+        unit: None,
         usage_check: None,
         rootless: false,
         path_given: true,

@@ -55,7 +55,7 @@ fn memory(memory: &LinuxMemory) -> Result<Vec<Write>> {
 }
 
 /// Returns the limit of swap alone; config.json has that of memory and swap together.
-fn swap_max(swap: i64, memory: i64) -> Result<Option<i64>> {
+pub(super) fn swap_max(swap: i64, memory: i64) -> Result<Option<i64>> {
     match (swap, memory) {
         // No limit of memory, and nothing said of swap: v1 then has no limit of both.
         (0, -1) => Ok(Some(-1)),
@@ -81,7 +81,7 @@ pub(super) fn usage_check(resources: &LinuxResources) -> Option<UsageCheck> {
 ///
 /// A curve through both ends and through the two defaults, which a straight line misses: with that,
 /// a container with the default of shares got less than half of the time of one that had none.
-fn weight(shares: u64) -> u64 {
+pub(super) fn weight(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,

@@ -1,0 +1,171 @@
+use super::*;
+use crate::plan::cgroup::Mount;
+
+fn mount(point: &str, controllers: &[&str]) -> Mount {
+    let controllers = controllers.iter().map(|name| (*name).to_owned()).collect();
+    Mount { point: point.into(), root: "/".into(), controllers }
+}
+
+fn plan_of(path: &str, host: &Host, json: &str, annotated: Vec<Property>) -> Result<CgroupPlan> {
+    let layout = Layout::V2(mount("/sys/fs/cgroup", &["cpuset", "cpu", "io", "memory", "pids"]));
+    let resources = serde_json::from_str(json).unwrap();
+    plan(&layout, host, Asked { path: Some(Path::new(path)), id: "c1", resources: Some(&resources), annotated })
+}
+
+fn limits_of(version: Version, json: &str) -> Vec<String> {
+    let shown = |property: &Property| match &property.value {
+        Value::Number(_, NO_LIMIT) => format!("{}=infinity", property.name),
+        Value::Number(_, number) => format!("{}={number}", property.name),
+        Value::Text(text) => format!("{}={text}", property.name),
+        other => format!("{}={other:?}", property.name),
+    };
+    limits(version, &serde_json::from_str(json).unwrap()).unwrap().iter().map(shown).collect()
+}
+
+#[test]
+fn a_path_names_slice_and_unit() {
+    let user = Host { is_user: true, root: "/user.slice/user-1.slice/user@1.service".into(), ..Host::default() };
+    let cases = [
+        (Host::default(), "machine.slice:libpod:x", "/machine.slice/libpod-x.scope"),
+        (Host::default(), "a-b-c.slice:cri:x", "/a.slice/a-b.slice/a-b-c.slice/cri-x.scope"),
+        (Host::default(), ":docker:x", "/system.slice/docker-x.scope"),
+        (Host::default(), "-.slice:p:x", "/p-x.scope"),
+        (Host::default(), "a.slice::a-x.slice", "/a.slice/a-x.slice"),
+        (Host::default(), "", "/system.slice/stasis-c1.scope"),
+        (user, ":p:x", "/user.slice/user-1.slice/user@1.service/user.slice/p-x.scope"),
+    ];
+    for (host, path, expected) in cases {
+        let plan = plan_of(path, &host, "{}", Vec::new()).unwrap();
+        assert_eq!(plan.directories[0].path, Path::new(&format!("/sys/fs/cgroup{expected}")), "{path}");
+        let unit = plan.unit.unwrap();
+        assert_eq!((unit.name.as_str(), unit.is_user), (expected.rsplit('/').next().unwrap(), host.is_user));
+    }
+}
+
+#[test]
+fn a_path_that_names_no_unit_is_refused() {
+    let cases = [
+        ("/a", "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got \"/a\" instead"),
+        (
+            "a:b:c:d",
+            "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got \"a:b:c:d\" instead",
+        ),
+        ("a:b:c", "invalid slice name: a"),
+        ("a/b.slice:b:c", "invalid slice name: a/b.slice"),
+        ("a--b.slice:b:c", "invalid slice name: a--b.slice"),
+        (".slice:b:c", "invalid slice name: .slice"),
+        (":b:../c", "invalid unit name: b-../c.scope"),
+    ];
+    for (path, expected) in cases {
+        assert_eq!(plan_of(path, &Host::default(), "{}", Vec::new()).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
+fn annotations_win_and_one_task_is_said_later() {
+    let annotated = vec![Property::number("MemoryMax", 5)];
+    let json = r#"{"memory": {"limit": 4}, "pids": {"limit": 1}}"#;
+    let unit = plan_of(":p:x", &Host::default(), json, annotated).unwrap().unit.unwrap();
+    let named = |name: &str| unit.properties.iter().filter(|one| one.name == name).cloned().collect::<Vec<_>>();
+    assert_eq!(named("MemoryMax"), [Property::number("MemoryMax", 5)]);
+    assert_eq!(named("TasksMax"), []);
+    assert_eq!(unit.limits, [Property::number("TasksMax", 1)]);
+    assert_eq!(named("Delegate"), [Property::flag("Delegate", true)]);
+    assert_eq!(named("Slice"), [Property::new("Slice", Value::Text("system.slice".into()))]);
+}
+
+#[test]
+fn resources_become_properties() {
+    let cases: [(&str, &[&str], &[&str]); 9] = [
+        (
+            r#"{"memory": {"limit": 8, "swap": 10, "reservation": 4}}"#,
+            &["MemoryMax=8", "MemoryLow=4", "MemorySwapMax=2"],
+            &["MemoryLimit=8"],
+        ),
+        (r#"{"memory": {"limit": 8, "swap": 8}}"#, &["MemoryMax=8", "MemorySwapMax=0"], &["MemoryLimit=8"]),
+        (r#"{"memory": {"limit": -1}}"#, &["MemoryMax=infinity", "MemorySwapMax=infinity"], &["MemoryLimit=infinity"]),
+        (r#"{"cpu": {"shares": 1024}}"#, &["CPUWeight=100"], &["CPUShares=1024"]),
+        (
+            r#"{"cpu": {"quota": 12345, "period": 100000}}"#,
+            &["CPUQuotaPeriodUSec=100000", "CPUQuotaPerSecUSec=130000"],
+            &["CPUQuotaPeriodUSec=100000", "CPUQuotaPerSecUSec=130000"],
+        ),
+        (r#"{"cpu": {"quota": -1}}"#, &["CPUQuotaPerSecUSec=infinity"], &["CPUQuotaPerSecUSec=infinity"]),
+        (r#"{"cpu": {"shares": 5, "idle": 1}}"#, &["CPUWeight=0"], &["CPUShares=5"]),
+        (r#"{"pids": {"limit": -1}}"#, &["TasksMax=infinity"], &["TasksMax=infinity"]),
+        (r#"{"blockIO": {"weight": 500}}"#, &[], &["BlockIOWeight=500"]),
+    ];
+    for (json, on_v2, on_v1) in cases {
+        assert_eq!(limits_of(Version::V2, json), on_v2, "{json}");
+        assert_eq!(limits_of(Version::V1, json), on_v1, "{json}");
+    }
+}
+
+#[test]
+fn files_become_properties_where_there_is_a_word() {
+    let cases: [(&str, &str, &[&str]); 9] = [
+        ("cpu.max", "5000", &["CPUQuotaPeriodUSec=100000", "CPUQuotaPerSecUSec=50000"]),
+        ("cpu.max", "max 20000", &["CPUQuotaPeriodUSec=20000", "CPUQuotaPerSecUSec=infinity"]),
+        ("cpu.weight", "7", &["CPUWeight=7"]),
+        ("cpu.idle", "1", &["CPUWeight=0"]),
+        ("memory.high", "max", &["MemoryHigh=infinity"]),
+        ("memory.min", "4096", &["MemoryMin=4096"]),
+        ("memory.oom.group", "1", &["OOMPolicy=kill"]),
+        ("pids.max", "9", &["TasksMax=9"]),
+        ("hugetlb.2MB.max", "0", &[]),
+    ];
+    for (file, value, expected) in cases {
+        assert_eq!(limits_of(Version::V2, &format!(r#"{{"unified": {{"{file}": "{value}"}}}}"#)), expected);
+    }
+    let wrong = serde_json::from_str(r#"{"unified": {"memory.max": "1G"}}"#).unwrap();
+    let text = "unified resource \"memory.max\" value conversion error: \"1G\"";
+    assert_eq!(limits(Version::V2, &wrong).unwrap_err().to_string(), text);
+}
+
+#[test]
+fn lists_become_bits() {
+    for (list, expected) in [("0", vec![1]), ("0-2,5", vec![0b10_0111]), ("8", vec![0, 1]), ("1, 9", vec![2, 2])] {
+        assert_eq!(bits(list).unwrap(), expected, "{list}");
+    }
+    for list in ["", "a", "3-1", "-", "70000"] {
+        assert!(bits(list).is_err(), "{list}");
+    }
+}
+
+#[test]
+fn on_v1_systemd_is_told_the_devices() {
+    let layout = Layout::V1(vec![mount("/sys/fs/cgroup/devices", &["devices"])]);
+    let groups = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n  8 sd\n136 x\n";
+    let host = Host { devices: groups.to_owned(), ..Host::default() };
+    let properties = |json: &str| {
+        let resources = serde_json::from_str(json).unwrap();
+        let asked = Asked { path: None, id: "c", resources: Some(&resources), annotated: Vec::new() };
+        plan(&layout, &host, asked).unwrap().unit.unwrap().properties
+    };
+    let strict = properties(
+        r#"{"devices": [{"allow": false, "access": "rwm"},
+        {"allow": true, "type": "b", "major": 8, "access": "r"}, {"allow": true, "type": "c", "major": 7, "access": "r"}]}"#,
+    );
+    assert!(strict.contains(&Property::new("DevicePolicy", Value::Text("strict".into()))));
+    let Some(Value::Pairs(allowed)) = strict.iter().find(|one| one.name == "DeviceAllow").map(|one| &one.value) else {
+        panic!("{strict:?}")
+    };
+    for (name, access) in
+        [("block-sd", "r"), ("char-*", "m"), ("block-*", "m"), ("/dev/char/1:3", "rwm"), ("char-pts", "rwm")]
+    {
+        assert!(allowed.contains(&(name.into(), access.into())), "{name} in {allowed:?}");
+    }
+    // There is no driver with this number.
+    assert!(!allowed.iter().any(|(name, access)| name.starts_with("char-") && access == "r"), "{allowed:?}");
+    let open = properties(r#"{"devices": [{"allow": true, "access": "rwm"}]}"#);
+    assert!(open.contains(&Property::new("DevicePolicy", Value::Text("auto".into()))));
+    assert!(open.iter().all(|one| one.name != "DeviceAllow"));
+}
+
+#[test]
+fn a_users_own_systemd_has_v2_only() {
+    let host = Host { is_user: true, ..Host::default() };
+    let asked = Asked { path: None, id: "c", resources: None, annotated: Vec::new() };
+    let err = plan(&Layout::V1(Vec::new()), &host, asked).unwrap_err();
+    assert_eq!(err.to_string(), "the user's own systemd can make cgroups for containers on cgroup v2 only");
+}
