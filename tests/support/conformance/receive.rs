@@ -23,7 +23,8 @@ pub fn terminals(args: &Args) -> Result<()> {
     let socket = UnixListener::bind(args.operand()?)?;
     args.write_pid_file()?;
     for connection in socket.incoming() {
-        let terminal = File::from(receive(&connection?)?);
+        // A container that fails hangs up.
+        let Ok(terminal) = receive(&connection?).map(File::from) else { continue };
         if !many {
             return show(&terminal);
         }
