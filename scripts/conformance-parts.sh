@@ -34,13 +34,18 @@ make_suite() {
     "$(dirname "$0")/rootfs.sh" "$work/busybox"
     tar -C "$work/busybox" -cf "$tests/integration/testdata/busybox.tar" .
     release=$(. /etc/os-release && echo "$VERSION_CODENAME")
-    mmdebstrap --quiet --mode=root --variant=minbase "$release" "$tests/integration/testdata/debian.tar"
+    # Small, since it is unpacked for most of its tests.
+    mmdebstrap --quiet --mode=root --variant=extract --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+        --include=base-files,bash,coreutils,dash,findutils,gawk,grep,libc-bin,mount,sed,util-linux \
+        --dpkgopt='path-exclude=/usr/share/*' "$release" "$tests/integration/testdata/debian.tar"
     cat >"$tests/integration/get-images.sh" <<'IMAGES'
 #!/bin/sh
 for name in BUSYBOX DEBIAN; do
     echo "${name}_IMAGE=$(dirname "$0")/testdata/$(echo $name | tr A-Z a-z).tar"
 done
 IMAGES
+    # The test of filter flags names all that there are: one that came later counts for nothing without SCMP_ACT_NOTIFY.
+    sed -i "s/^.*XXX: add new values above.*/[\'\"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV\"\']=0/" "$tests/integration/seccomp.bats"
     mv -T "$work/suite" "$dir/suite"
 }
 

@@ -33,7 +33,7 @@ run_file() {
     (
         enter_cgroups
         # shellcheck disable=SC2016
-        TMPDIR=$scratch RUNC=$dir/bin/$name/runc timeout --kill-after=10 600 \
+        TMPDIR=$scratch RUNC=$dir/bin/$name/runc BATS_TEST_TIMEOUT=60 timeout --kill-after=10 600 \
             unshare --mount --pid --fork --mount-proc --kill-child bash -euc '
                 mount -t tmpfs -o mode=755 tmpfs /run
                 case $1 in
@@ -46,7 +46,7 @@ run_file() {
                     done ;;
                 esac
                 # Many tests need a terminal.
-                script --quiet --command "bats --formatter tap $2 >$3" /dev/null & wait $!' \
+                sleep infinity | script --quiet --command "bats --formatter tap $2 >$3" /dev/null & wait $!' \
             sh "$layout" "$suite/$1" "$results/$1.tap" </dev/null >"$results/$1.log" 2>&1
     ) || true
     remove_cgroups
