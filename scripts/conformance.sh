@@ -46,7 +46,7 @@ run_file() {
                     done ;;
                 esac
                 # Many tests need a terminal.
-                sleep infinity | script --quiet --command "bats --formatter tap $2 >$3" /dev/null & wait $!' \
+                script --quiet --command "bats --formatter tap $2 >$3" /dev/null < <(sleep infinity) & wait $!' \
             sh "$layout" "$suite/$1" "$results/$1.tap" </dev/null >"$results/$1.log" 2>&1
     ) || true
     remove_cgroups

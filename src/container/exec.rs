@@ -11,7 +11,9 @@ use crate::plan::namespaces::{Kind, NamespacePlan};
 use crate::plan::process::Surroundings;
 use crate::plan::{self, InitPlan};
 use crate::spec;
+use nix::sched::sched_setaffinity;
 use nix::sys::stat::stat;
+use nix::unistd::Pid;
 use oci_spec::runtime::Process;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -57,6 +59,16 @@ impl Container {
         let (mut descriptors, handshake) = spawn::descriptors(&plan, &mut streams)?;
         descriptors.joins.push(self.init()?.ok_or_else(stopped)?);
         let entry = cgroup.entry()?;
+        let (outside, inside) = plan::affinity::plan_exec(process)?;
+        plan.process.affinity = inside;
+        if let Some(cpus) = outside {
+            // Ours too, from here on: it is inherited.
+            sched_setaffinity(Pid::from_raw(0), &cpus).context(|| "error setting initial CPU affinity")?;
+            log::debug!(
+                "nsexec: affinity: {:#x}",
+                (0..64).filter(|&cpu| cpus.is_set(cpu) == Ok(true)).fold(0u64, |mask, cpu| mask | 1 << cpu)
+            );
+        }
         (descriptors.cgroup, descriptors.cgroup_tasks) = (entry.clone_into, entry.tasks);
         let spawned = spawn::exec(&mut plan, descriptors, handshake)?;
         let mut undo = Rollback::default();

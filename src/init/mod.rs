@@ -97,14 +97,14 @@ fn end(failed: Failure, plan: &InitPlan, with: &Descriptors) -> ! {
             process::complain(&plan.process, failed.errno);
             exit_now(255);
         }
-        Step::StartContainerHook if told.is_err() => process::complain_of_hook(),
+        Step::StartContainerHook if told.is_err() => process::complain_of_hook(failed),
         _ => {}
     }
     exit_now(1)
 }
 
 fn sequence(plan: &mut InitPlan, with: &Descriptors) -> Result<()> {
-    handshake(with)?;
+    handshake(plan, with)?;
     namespaces::become_root(plan)?;
     namespaces::complete(plan)?;
     process::new_session()?;
@@ -144,7 +144,7 @@ fn rootfs_sequence(plan: &InitPlan, with: &Descriptors) -> Result<()> {
 }
 
 fn exec_sequence(plan: &mut InitPlan, with: &Descriptors) -> Result<()> {
-    handshake(with)?;
+    handshake(plan, with)?;
     namespaces::become_root(plan)?;
     process::new_session()?;
     process::join_keyring(&plan.process)?;
@@ -159,12 +159,13 @@ fn exec_sequence(plan: &mut InitPlan, with: &Descriptors) -> Result<()> {
 }
 
 /// Joins the v1 cgroups, introduces us, and waits until the outside has done what only it can.
-fn handshake(with: &Descriptors) -> Result<()> {
+fn handshake(plan: &InitPlan, with: &Descriptors) -> Result<()> {
     for tasks in &with.cgroup_tasks {
         // By ourselves and while we are one thread: moving a whole process in from outside through cgroup.procs waits
         // for an RCU grace period, ten milliseconds and more on an idle machine.
         fd::write_all(tasks.as_fd(), b"0").at(Step::Cgroup)?;
     }
+    process::set_affinity(plan.process.affinity)?;
     with.handshake.tell(Message::Hello, None).at(Step::Handshake)?;
     proceed(with);
     Ok(())

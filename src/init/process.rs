@@ -4,13 +4,15 @@ use super::Descriptors;
 use super::home;
 use super::report::{At, Result, failure};
 use crate::handshake::Message;
+use crate::plan::affinity::Affinity;
 use crate::plan::process::ProcessPlan;
-use crate::plan::step::Step;
+use crate::plan::step::{Failure, HookEnd, Step};
 use crate::sys::{self, Errno, fd, path, process, seccomp};
 use nix::fcntl::{AtFlags, OFlag};
 use nix::libc;
-use nix::unistd::AccessFlags;
+use nix::unistd::{AccessFlags, Pid};
 use std::ffi::CStr;
+use std::fmt::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A process that has only to execute its program.
@@ -139,9 +141,25 @@ pub fn complain(plan: &ProcessPlan, errno: i32) {
     say(&[b"exec ", name, b": ", Errno::from_raw(errno).desc().as_bytes(), b"\n"]);
 }
 
-/// Says on the process's own stderr why its program was not executed.
-pub fn complain_of_hook() {
-    say(&[b"a startContainer hook failed\n"]);
+/// Says on the process's own stderr which hook kept its program from being executed.
+pub fn complain_of_hook(failed: Failure) {
+    let number = failed.index + 1;
+    _ = match HookEnd::unpack(failed.errno) {
+        // The C library's words take memory.
+        HookEnd::Errno(errno) => {
+            writeln!(Stderr, "error running startContainer hook #{number}: {}", Errno::from_raw(errno).desc())
+        }
+        end => writeln!(Stderr, "error running startContainer hook #{number}: {end}"),
+    };
+}
+
+/// The process's own stderr.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        fd::inherited(2).and_then(|stderr| fd::write_all(stderr, text.as_bytes())).map_err(|_| std::fmt::Error)
+    }
 }
 
 fn say(parts: &[&[u8]]) {
@@ -166,6 +184,17 @@ fn own_stdio(uid: u32) -> Result<()> {
             Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS | Errno::EACCES) => {}
             Err(errno) => return Err(failure(Step::Descriptors, 0, errno)),
         }
+    }
+    Ok(())
+}
+
+/// Leaves the affinity of whoever started us, which since Linux 6.2 outlasts the move into another cpuset.
+pub fn set_affinity(affinity: Affinity) -> Result<()> {
+    match affinity {
+        // A system call that may be forbidden, to us and to nobody's harm.
+        Affinity::Every => _ = process::allow_every_processor(),
+        Affinity::Inherited => {}
+        Affinity::Only(cpus) => nix::sched::sched_setaffinity(Pid::from_raw(0), &cpus).at(Step::Affinity)?,
     }
     Ok(())
 }

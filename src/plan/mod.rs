@@ -3,6 +3,7 @@
 //! A plan is made before anything is touched. The inside carries it out without deciding anything, and the outside,
 //! which holds the same plan, turns a failure's numbers into words. Nothing here asks or changes the system.
 
+pub mod affinity;
 pub mod caps;
 pub mod cgroup;
 pub mod devices;

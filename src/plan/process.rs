@@ -1,5 +1,6 @@
 //! The process: what is executed, as whom, with which limits, capabilities and labels.
 
+use super::affinity::Affinity;
 use super::caps::{self, CapMasks};
 use super::seccomp::CompiledFilter;
 use crate::cstrings::CStringArray;
@@ -51,6 +52,8 @@ pub struct ProcessPlan {
     pub oom_score_adj: Option<i32>,
     /// The session keyring to join.
     pub keyring: Option<CString>,
+    /// Where it may run.
+    pub affinity: Affinity,
     /// Scheduling policy.
     pub scheduler: Option<SchedulerPlan>,
     /// ioprio_set(2)'s value.
@@ -161,6 +164,7 @@ pub fn plan(process: &Process, seccomp: Option<CompiledFilter>, around: &Surroun
         labels: labels(process)?,
         oom_score_adj: process.oom_score_adj(),
         keyring: around.keyring.clone(),
+        affinity: Affinity::Every,
         scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
         io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
         personality: around.personality,

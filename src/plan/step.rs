@@ -6,6 +6,7 @@
 use super::InitPlan;
 use crate::error::describe;
 use nix::errno::Errno;
+use nix::libc;
 
 macro_rules! steps {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -32,6 +33,8 @@ steps! {
     CloneInit,
     /// Joining the cgroups.
     Cgroup,
+    /// Setting the affinity.
+    Affinity,
     /// Becoming uid 0 and gid 0 of the user namespace.
     BecomeRoot,
     /// Unsharing the network namespace.
@@ -177,10 +180,34 @@ impl std::fmt::Display for HookEnd {
         match self {
             HookEnd::Errno(errno) => f.write_str(&describe(Errno::from_raw(*errno))),
             HookEnd::Code(code) => write!(f, "exit status {code}"),
-            HookEnd::Signal(signal) => write!(f, "killed by signal {signal}"),
+            HookEnd::Signal(signal) => match signal_words(*signal) {
+                Some(words) => write!(f, "signal: {words}"),
+                None => write!(f, "signal: signal {signal}"),
+            },
             HookEnd::Timeout => f.write_str("timed out"),
         }
     }
+}
+
+/// What Go calls a signal that ends a program.
+fn signal_words(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        libc::SIGHUP => "hangup",
+        libc::SIGINT => "interrupt",
+        libc::SIGQUIT => "quit",
+        libc::SIGILL => "illegal instruction",
+        libc::SIGTRAP => "trace/breakpoint trap",
+        libc::SIGABRT => "aborted",
+        libc::SIGBUS => "bus error",
+        libc::SIGFPE => "floating point exception",
+        libc::SIGKILL => "killed",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGPIPE => "broken pipe",
+        libc::SIGALRM => "alarm clock",
+        libc::SIGTERM => "terminated",
+        libc::SIGSYS => "bad system call",
+        _ => return None,
+    })
 }
 
 impl Failure {
@@ -231,6 +258,7 @@ impl Failure {
             Step::TimeOffsets => "set the time namespace's offsets".into(),
             Step::CloneInit => "clone the container's init".into(),
             Step::Cgroup => "join the cgroup".into(),
+            Step::Affinity => "error setting final CPU affinity".into(),
             Step::BecomeRoot => "become root in the user namespace".into(),
             Step::NetworkNamespace => "unshare the network namespace".into(),
             Step::CgroupNamespace => "unshare the cgroup namespace".into(),

@@ -64,10 +64,7 @@ pub fn process(process: &Process) -> Result<()> {
     if process.args().as_deref().unwrap_or_default().is_empty() {
         return Err(Error::invalid("args must not be empty"));
     }
-    if process.exec_cpu_affinity().is_some() {
-        return Err(Error::invalid("process.execCPUAffinity is not supported"));
-    }
-    Ok(())
+    plan::affinity::plan_exec(process).map(drop)
 }
 
 fn namespaces(spec: &Spec, linux: &Linux) -> Result<()> {

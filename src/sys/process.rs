@@ -211,6 +211,14 @@ pub fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Lets the calling thread run on every processor that its cgroup has.
+pub fn allow_every_processor() -> Result<()> {
+    const EVERY: [u64; 16] = [u64::MAX; 16];
+    // SAFETY: the set is static, and its size is passed.
+    cvt(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&EVERY), EVERY.as_ptr()) })?;
+    Ok(())
+}
+
 /// Sets scheduling policy and attributes of the calling thread (sched_setattr(2)).
 pub fn set_scheduler(plan: &crate::plan::process::SchedulerPlan) -> Result<()> {
     #[repr(C)]

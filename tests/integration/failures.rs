@@ -275,7 +275,7 @@ outside! {
         hooked("createRuntime", json!([{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]));
     a_create_container_hook_that_hangs: [], "error running createContainer hook #1: timed out",
         hooked("createContainer", json!([{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]));
-    a_create_container_hook_that_is_killed: [], "error running createContainer hook #1: killed by signal 9",
+    a_create_container_hook_that_is_killed: [], "error running createContainer hook #1: signal: killed",
         hooked("createContainer", json!([{"path": "/bin/sh", "args": ["sh", "-c", "kill -9 $$"]}]));
     a_map_that_overlaps: [], "uid_map: invalid argument",
         Bundle::sleep().user_namespace(100_000).with(|config| {
