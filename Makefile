@@ -68,6 +68,7 @@ machine: build ## tests that need another kernel, in an emulated machine (root; 
 	$(CARGO_TEST) --test criu --no-run
 	@TESTS="$$($(CARGO_TEST) --test criu --no-run --message-format=json 2>/dev/null | \
 		jq -r 'select(.target.name == "criu").executable // empty')"; \
+	: "$${TESTS:?cargo has not said where the tests are}"; \
 	mkdir -p $(TARGET)/$(HOST)/tmp; \
 	scripts/machine.sh $(TARGET)/machine $(BIN) "$$TESTS" $(TARGET)/$(HOST)/tmp tests/programs -- \
 		env STRICT=1 STASIS_BIN=$(BIN) "$$TESTS" --test-threads=1 $(or $(TEST),by_stages)

@@ -19,7 +19,9 @@ shift
 
 here=$(dirname "$0")
 # Newer also means that there is one.
-[ "$dir/root.img" -nt "$here/machine-init.sh" ] || "$here/machine-image.sh" "$dir"
+for part in machine-init.sh machine-image.sh; do
+    [ "$dir/root.img" -nt "$here/$part" ] || "$here/machine-image.sh" "$dir"
+done
 mapfile -t packages < <(lacking qemu-system-x86_64=qemu-system-x86)
 install_packages "${packages[@]}"
 

@@ -87,7 +87,7 @@
 //! # Kernel
 //!
 //! Linux 5.14 or newer, without fallbacks: clone3, pidfds, openat2, close_range, CLONE_INTO_CGROUP, open_tree,
-//! move_mount and mount_setattr.
+//! move_mount and mount_setattr. A restore into a user namespace from images that only root may search needs overlayfs.
 #![deny(unsafe_code)]
 
 pub mod cgroup;

@@ -25,14 +25,14 @@ impl Drop for Made {
     }
 }
 
-/// Makes the directories of a plan; see [`Cgroup::create`].
-pub(super) fn create(plan: &CgroupPlan) -> Result<Cgroup> {
+/// Makes the directories of a plan; see [`Cgroup::create`] and [`Cgroup::create_new`].
+pub(super) fn create(plan: &CgroupPlan, must_be_new: bool) -> Result<Cgroup> {
     let lenient = plan.rootless && !plan.path_given;
     let mut made = Made::default();
     let mut cgroup = Cgroup { driver: Driver::Cgroupfs, directories: Vec::new(), lenient, fresh: true };
     let mut refusal = None;
     for directory in &plan.directories {
-        match make(directory, plan, &mut made) {
+        match make(directory, plan, must_be_new, &mut made) {
             Ok(is_new) => {
                 cgroup.fresh &= is_new;
                 cgroup.directories.push(directory.clone());
@@ -70,9 +70,13 @@ fn check_unused(cgroup: &Cgroup) -> Result<()> {
 }
 
 /// Makes one directory ready for processes; says whether it is new.
-fn make(directory: &Directory, plan: &CgroupPlan, made: &mut Made) -> Result<bool> {
+fn make(directory: &Directory, plan: &CgroupPlan, must_be_new: bool, made: &mut Made) -> Result<bool> {
     let is_new = make_path(&directory.path, made)
         .map_err(|errno| Error::system(format!("mkdir cgroup {}", directory.path.display()), errno))?;
+    if must_be_new && !is_new {
+        let text = format!("cgroup {} is there already", directory.path.display());
+        return Err(Error::new(ErrorKind::AlreadyExists, text));
+    }
     match directory.version {
         Version::V1 if directory.controllers.iter().any(|name| name == "cpuset") => {
             v1::fill_cpuset(directory, &plan.cpuset, is_new)?;

@@ -4,14 +4,18 @@
 //! [`Cgroup`] is what later commands need and is saved with the container's state. What to make and
 //! write is decided in `plan::cgroup`; here it is done, by plain file access. `v1` and `v2` have
 //! what differs between the two interfaces, `devices` the filter of devices, `file` reads and
-//! writes. Whoever makes the directories is a `Driver`: this one.
+//! writes, `stats` what was used, `oom` the OOM killer's news. Whoever makes the directories is a `Driver`: this one.
 
 mod create;
 mod devices;
 mod file;
+mod oom;
 mod processes;
+mod stats;
 mod v1;
 mod v2;
+
+pub use oom::OomWatch;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
@@ -78,7 +82,12 @@ impl Cgroup {
     /// What was made is removed again if it fails; the v1 cpusets are filled, since a process could
     /// not join them else.
     pub fn create(plan: &CgroupPlan) -> Result<Self> {
-        create::create(plan)
+        create::create(plan, false)
+    }
+
+    /// As [`create`](Self::create), but refuses directories that are there.
+    pub fn create_new(plan: &CgroupPlan) -> Result<Self> {
+        create::create(plan, true)
     }
 
     /// Returns what a process that is about to be made needs to be in the cgroup from its first

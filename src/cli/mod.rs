@@ -7,6 +7,7 @@ mod argv;
 mod checkpoint;
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod inspect_image;
@@ -25,6 +26,7 @@ mod size;
 mod spec;
 mod start;
 mod state;
+mod update;
 mod usage;
 
 use anyhow::{Context, Result, bail};
@@ -147,6 +149,8 @@ commands! {
     Create(create::CreateArgs) = "create", "create a container";
     Delete(delete::DeleteArgs) = "delete",
         "delete any resources held by the container often used with detached container";
+    Events(events::EventsArgs) = "events",
+        "display container events such as OOM notifications, cpu, memory, and IO usage statistics";
     Exec(exec::ExecArgs) = "exec", "execute new process inside the container";
     Features(features::FeaturesArgs) = "features", "show the enabled features";
     InspectImage(inspect_image::InspectImageArgs) = "inspect-image", "tell what a checkpoint holds";
@@ -160,6 +164,7 @@ commands! {
     Spec(spec::SpecArgs) = "spec", "create a new specification file";
     Start(start::StartArgs) = "start", "execute the user defined process in a created container";
     State(state::StateArgs) = "state", "output the state of a container";
+    Update(update::UpdateArgs) = "update", "update container resource constraints";
 }
 
 impl Command {
@@ -174,6 +179,7 @@ impl Command {
             Command::Checkpoint(args) => checkpoint::run(&args, global),
             Command::Create(args) => create::run(args, global),
             Command::Delete(args) => delete::run(&args, global),
+            Command::Events(args) => events::run(&args, global),
             Command::Exec(args) => exec::run(args, global),
             Command::Features(_) => features::run(),
             Command::InspectImage(args) => inspect_image::run(&args),
@@ -187,6 +193,7 @@ impl Command {
             Command::Spec(args) => spec::run(&args, global),
             Command::Start(args) => start::run(&args, global),
             Command::State(args) => state::run(&args, global),
+            Command::Update(args) => update::run(&args, global),
         }
     }
 

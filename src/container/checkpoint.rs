@@ -12,7 +12,7 @@ use super::{Container, Status, external, host_streams, open_files, preflight, te
 use crate::cgroup;
 use crate::criu::images::{self, Directories};
 use crate::criu::manifest::Manifest;
-use crate::criu::options::{self, DUMP_LOG, DirectoryFds, DumpOptions, DumpTarget};
+use crate::criu::options::{self, DUMP_LOG, DumpOptions, DumpTarget};
 use crate::criu::{Launch, Notification, Session, Task, external as names, require_features, require_lazy_pipe};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::ipc::IpcMode;
@@ -20,7 +20,7 @@ use crate::plan::namespaces::{Kind, Namespace, of};
 use crate::sys::fd;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use oci_spec::runtime::Spec;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -105,12 +105,10 @@ impl Container {
         }
 
         let task = if asked.pre_dump { Task::PreDump } else { Task::Dump };
-        let fds = DirectoryFds {
-            images: directories.images.as_raw_fd(),
-            work: directories.work.as_ref().map(AsRawFd::as_raw_fd),
-        };
         session
-            .run(task, options::dump(asked, target, fds), &mut |notification| dumping.notified(notification))
+            .run(task, options::dump(asked, target, directories.fds(None)), &mut |notification| {
+                dumping.notified(notification)
+            })
             .map_err(|err| images::explain(err, &directories.log(DUMP_LOG)))?;
         if !asked.leave_running {
             dumping.clean_up();
@@ -213,7 +211,8 @@ impl Dumping<'_> {
             self.manifest.queues = queues.write(self.images)?;
         }
         if !self.shell_job {
-            self.manifest.terminal_input = terminal::unread(self.container.state().pid)?;
+            let unread = terminal::unread(self.container.state().pid)?;
+            (self.manifest.terminal_input, self.manifest.terminal_ends) = (unread.bytes, unread.ends);
         }
         self.manifest.save(self.images)
     }

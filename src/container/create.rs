@@ -239,7 +239,8 @@ pub(super) fn view(layout: &Layout, directories: &[Directory], linux: &Linux) ->
     let namespace = plan::namespaces::of(linux, Kind::Cgroup) != Namespace::Host;
     match layout {
         Layout::V2(mount) => {
-            CgroupView::V2 { own: directories.first().map_or(&mount.point, |directory| &directory.path).clone() }
+            let own = directories.first().map_or(&mount.point, |directory| &directory.path).clone();
+            CgroupView::V2 { own, namespace }
         }
         Layout::V1(mounts) | Layout::Hybrid(mounts, _) => {
             let hierarchies = mounts.iter().zip(directories).map(|(mount, directory)| {

@@ -2,8 +2,7 @@
 
 use crate::criu::external::Bind;
 use crate::error::{Context, Error, Result};
-use crate::plan::mounts::{self, CgroupView, MountAction, MountContext, MountStep};
-use crate::plan::namespaces::{Kind, Namespace};
+use crate::plan::mounts::{self, CgroupView, MountAction, MountContext};
 use crate::plan::process::cstring;
 use crate::plan::{RootfsPlan, devices, mount_ids, namespaces};
 use crate::sys::{self, Errno, path};
@@ -24,26 +23,12 @@ pub fn plan(spec: &Spec, bundle: &Path, cgroups: &CgroupView) -> Result<RootfsPl
     let in_userns = namespaces::plan(linux)?.in_userns;
     let context = MountContext { bundle, cgroups, in_userns, ids: mount_ids::of_container(linux)?, label: None };
     let masked = linux.masked_paths().iter().flatten();
-    let mut mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &context)?;
-    if in_userns && namespaces::of(linux, Kind::Cgroup) != Namespace::Private {
-        mounts.iter_mut().for_each(bind_cgroups);
-    }
     Ok(RootfsPlan {
-        mounts,
+        mounts: mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &context)?,
         devices: devices::nodes(linux.devices().as_deref().unwrap_or_default())?,
         masked_paths: masked.map(|path| cstring(path.as_ref(), "maskedPaths")).collect::<Result<_>>()?,
         ..RootfsPlan::default()
     })
-}
-
-/// Takes the mount of the unified hierarchy for what it is where the kernel does not let a user namespace mount it: the
-/// host's.
-fn bind_cgroups(step: &mut MountStep) {
-    if let MountAction::Filesystem { fstype, fallback: Some(own), .. } = &step.action {
-        if fstype.as_c_str() == c"cgroup2" {
-            step.action = MountAction::Bind { source: own.clone(), recursive: true };
-        }
-    }
 }
 
 /// Returns everything that a plan binds from the host: mounts, and device nodes, which are bound where a user namespace

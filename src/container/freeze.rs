@@ -1,5 +1,6 @@
 //! pause and resume: all processes of a container frozen, and thawed again.
 
+use super::kill::not_running;
 use super::{Container, Status};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -8,7 +9,7 @@ impl Container {
     pub fn pause(&self) -> Result<()> {
         match self.status()? {
             Status::Running | Status::Created => self.state.cgroup.freeze(),
-            Status::Paused | Status::Stopped => Err(Error::new(ErrorKind::WrongStatus, "container not running")),
+            Status::Paused | Status::Stopped => Err(not_running()),
         }
     }
 

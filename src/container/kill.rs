@@ -49,6 +49,6 @@ impl Container {
     }
 }
 
-fn not_running() -> Error {
+pub(super) fn not_running() -> Error {
     Error::new(ErrorKind::WrongStatus, "container not running")
 }

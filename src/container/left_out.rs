@@ -102,8 +102,7 @@ fn substitute<'a>(
     match cgroup {
         Some((_, hierarchy)) => Some(Substitute::Cgroup(&hierarchy.own)),
         None if !masked.contains(&mount.destination) => None,
-        // The device itself, of whichever file system.
-        None if mount.root.ends_with("/null") => Some(Substitute::Null),
+        None if mount_images::is_null(&mount.root) => Some(Substitute::Null),
         None => Some(Substitute::Empty),
     }
 }

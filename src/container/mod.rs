@@ -7,6 +7,7 @@ mod attached;
 mod checkpoint;
 mod create;
 mod delete;
+pub mod events;
 mod exec;
 mod external;
 mod external_tmpfs;
@@ -39,6 +40,7 @@ mod streams;
 mod terminal;
 mod tools;
 mod trees;
+mod update;
 mod work_images;
 
 pub use create::{CreateOptions, create};

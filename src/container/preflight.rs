@@ -94,11 +94,12 @@ impl<'a> Scene<'a> {
             known.extend(namespaces.into_values());
         }
         let locks = descriptors::Locks::read(&self.given, |pid| self.tree.contains_key(&pid));
-        let mut sockets = Vec::new();
+        let (mut sockets, mut semaphores) = (Vec::new(), BTreeSet::new());
         for process in self.tree.values() {
-            let mut walk = descriptors::Walk { scene: self, process, namespaces: &known, locks: &locks, sockets };
+            let mut walk =
+                descriptors::Walk { scene: self, process, namespaces: &known, locks: &locks, sockets, semaphores };
             found.extend(walk.obstacles().into_iter().map(|obstacle| (process, obstacle)));
-            sockets = walk.sockets;
+            (sockets, semaphores) = (walk.sockets, walk.semaphores);
             found.extend(self.mapped(process).into_iter().map(|obstacle| (process, obstacle)));
         }
         found.extend(sockets::with_foreign_peers(self, &sockets));

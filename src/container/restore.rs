@@ -5,7 +5,7 @@
 
 use super::create::{self, CreateOptions};
 use super::external_tmpfs::{self, Filled};
-use super::images_view::{self, ImagesView};
+use super::images_view::ImagesView;
 use super::joined::{self, Joined};
 use super::left_out::LeftOut;
 use super::progress::{Event, Listener, Phase, Restored};
@@ -168,10 +168,10 @@ impl Restoring<'_> {
         let (stdio, console) = streams.take_inside();
         self.console = console;
         let linux = crate::plan::linux(&self.config.spec)?;
-        let root_group = idmap::plan(linux)?.and_then(|maps| maps.groups.outside(0));
-        self.change_images(root_group.is_some())?;
-        let changed = (self.images.as_ref(), &self.dir);
-        let (_admitted, view) = images_view::open_to(root_group, directories, images, changed)?;
+        let in_userns = idmap::plan(linux)?.is_some();
+        self.change_images(in_userns)?;
+        let view = || ImagesView::unless_needless(&asked.options, self.images.as_ref(), &self.dir);
+        let view = if in_userns { view()? } else { None };
         let left_out = LeftOut::find(images, &plan, rootfs.as_fd(), shown, &self.dir)?;
         let setting = Setting { plan: &plan, rootfs, left_out, directories, view, joined, stdio: self.stdio(stdio)? };
         let shares_pids = setting.joined.iter().any(|(join, _)| join.kind == Kind::Pid);
@@ -211,8 +211,9 @@ impl Restoring<'_> {
         let root = restore_root::mount(&self.state.rootfs, &self.dir)?;
         let mut target = self.target(setting, root.path(), session.pid())?;
         queues.iter().try_for_each(|queues| queues.tell(&mut target))?;
-        let mut fds = WorkImages::in_place(self.images.as_ref(), setting.directories);
-        fds.images = setting.view.as_ref().map_or(fds.images, |view| view.opened.as_raw_fd());
+        let images = self.images.as_ref().map(WorkImages::opened);
+        let images = setting.view.as_ref().map(|view| view.opened.as_fd()).or(images);
+        let fds = setting.directories.fds(images.map(|images| images.as_raw_fd()));
         let wanted = options::restore(self.asked, target, fds);
         session.run(Task::Restore, wanted, &mut |notification| self.notified(notification)).map(drop)
     }
@@ -240,7 +241,7 @@ impl Restoring<'_> {
     /// container's.
     fn change_images(&mut self, in_userns: bool) -> Result<()> {
         let (images, others) = (&self.asked.options.image_path, &self.filled.others);
-        let cgroups = restored_cgroups::without_others(&self.state.cgroup, images)?;
+        let cgroups = restored_cgroups::without_others(&self.state.cgroup, images, self.asked.options.cgroup_mode)?;
         if self.joined.changes_images() || !others.is_empty() || cgroups.is_some() {
             let changed = self.images.insert(WorkImages::make(images, &self.dir, !in_userns)?);
             if !others.is_empty() {

@@ -6,24 +6,26 @@ use crate::criu::cgroup_image;
 use crate::criu::external;
 use crate::criu::image::Writer;
 use crate::criu::options::CgroupMode;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupPlan, Version};
 use std::path::Path;
 
 /// Makes the container's cgroup, which may have to be a new one.
 pub fn make(plan: Option<&CgroupPlan>, mode: CgroupMode) -> Result<Cgroup> {
-    let there = plan.into_iter().flat_map(|plan| &plan.directories).find(|directory| directory.path.exists());
-    match there {
-        Some(there) if mode == CgroupMode::Strict => {
-            let path = there.path.display();
-            Err(Error::other(format!("cgroup {path} is there already, which --manage-cgroups-mode strict forbids")))
-        }
-        _ => create::make_cgroup(plan),
+    match plan {
+        Some(plan) if mode == CgroupMode::Strict => Cgroup::create_new(plan).map_err(|err| match err.kind() {
+            ErrorKind::AlreadyExists => err.context("--manage-cgroups-mode strict"),
+            _ => err,
+        }),
+        plan => create::make_cgroup(plan),
     }
 }
 
 /// Returns the image of cgroups, and its name, as CRIU is to be given it, if that is not as it is.
-pub fn without_others(cgroup: &Cgroup, images: &Path) -> Result<Option<(&'static str, Writer)>> {
+pub fn without_others(cgroup: &Cgroup, images: &Path, mode: CgroupMode) -> Result<Option<(&'static str, Writer)>> {
+    if mode == CgroupMode::Ignore {
+        return Ok(None);
+    }
     let own = |name: &str| {
         cgroup.directories().iter().any(|one| match one.version {
             Version::V1 => one.controllers.iter().any(|controller| controller == name),

@@ -3,7 +3,8 @@
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::spec::{self, Config};
-use crate::sys::{Errno, mount};
+use crate::sys::{Errno, mount, statx};
+use nix::fcntl::AT_FDCWD;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -108,9 +109,13 @@ impl StateDir {
     /// Writes the state: all of it, or nothing.
     pub fn save(&self, state: &State) -> Result<()> {
         let text = serde_json::to_vec(state).map_err(|err| Error::other(format!("write state: {err}")))?;
-        let (new, path) = (self.0.join(".stasis.json"), self.0.join(STATE));
-        write_new(&new, &text, 0o600)?;
-        std::fs::rename(&new, &path).context(|| format!("rename {} to {STATE}", new.display()))
+        self.replace(STATE, &text)
+    }
+
+    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
+        let new = self.0.join(format!(".{name}"));
+        write_new(&new, text, 0o600)?;
+        std::fs::rename(&new, self.0.join(name)).context(|| format!("rename {} to {name}", new.display()))
     }
 
     /// Reads the state.
@@ -150,6 +155,11 @@ impl StateDir {
         write_new(&self.config(), &config.text, 0o600)
     }
 
+    /// Puts another configuration in the place of the one that was kept: all of it, or nothing.
+    pub fn replace_config(&self, text: &[u8]) -> Result<()> {
+        self.replace(CONFIG, text)
+    }
+
     /// Reads the configuration that was kept.
     pub fn spec(&self) -> Result<Spec> {
         Ok(spec::load(&self.config())?.spec)
@@ -165,9 +175,19 @@ impl StateDir {
         self.0.join(CRIU_TOOLS)
     }
 
-    /// Returns where the images are that CRIU is given, while the container is restored, in place of the original ones.
+    /// Returns where there are images that CRIU is given in place of the original ones, while the container is restored.
     pub fn criu_images(&self) -> PathBuf {
         self.0.join(CRIU_IMAGES)
+    }
+
+    /// Returns where what has changed in them is. The directory above is open to root alone: these are memory.
+    pub fn criu_changed_images(&self) -> PathBuf {
+        self.criu_images().join("changed")
+    }
+
+    /// Returns where they are mounted for the root of a user namespace, if there are those of earlier stages below them.
+    pub fn criu_view(&self) -> PathBuf {
+        self.criu_images().join("view")
     }
 
     /// Returns where message queues are mounted while the container is restored.
@@ -192,29 +212,30 @@ impl StateDir {
 
     /// Removes the directory and all in it; none is no failure.
     pub fn remove(&self) -> Result<()> {
-        // Left by a restore that was killed: everything that is in the root file system would go.
-        detach(&self.criu_root())?;
-        detach(&self.queues())?;
-        detach(&self.masks())?;
-        for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(ID_MAPPED) {
-                detach(&entry.path())?;
-            }
+        let attempt = || format!("remove {}", self.0.display());
+        let entries = match std::fs::read_dir(&self.0) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.context(attempt)?,
+        };
+        detach(&self.criu_view())?;
+        // A restore that was killed leaves the root file system mounted, whose files would go, and others. The content of
+        // a shareable /dev/shm stays for those who have it bound.
+        for entry in entries {
+            detach(&entry.context(attempt)?.path())?;
         }
-        // Its content stays for those who have it bound.
-        detach(&self.shm())?;
         match std::fs::remove_dir_all(&self.0) {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            other => other.context(|| format!("remove {}", self.0.display())),
+            other => other.context(attempt),
         }
     }
 }
 
-/// Detaches what is mounted at a path of ours; nothing is no failure.
+/// Detaches what is mounted at a path of ours; nothing is no failure, even to who may not unmount.
 pub fn detach(path: &Path) -> Result<()> {
     let name = crate::plan::process::cstring(path.as_os_str(), "state directory")?;
     match mount::detach(&name) {
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(Errno::EPERM) if statx::attributes(AT_FDCWD, &name).is_ok_and(|found| !found.is_mount) => Ok(()),
         Err(errno) => Err(Error::system(format!("unmount {}", path.display()), errno)),
     }
 }

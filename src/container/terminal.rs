@@ -4,7 +4,8 @@
 use crate::criu::manifest::Manifest;
 use crate::error::{Context, Result};
 use crate::plan::process::cstring;
-use crate::sys::{Errno, path, pty, tty};
+use crate::sys::tty::{self, Unread};
+use crate::sys::{Errno, path, pty};
 use nix::fcntl::OFlag;
 use nix::libc;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,10 +17,10 @@ const PSEUDO_TERMINALS: std::ops::RangeInclusive<libc::c_uint> = 136..=143;
 
 /// Returns what is unread on the terminal that a container's init has as a standard stream. The processes are stopped,
 /// and CRIU has found the terminal to be the container's own.
-pub fn unread(init: i32) -> Result<Vec<u8>> {
+pub fn unread(init: i32) -> Result<Unread> {
     // Only the host's root may put back what has to be taken to be seen.
     let terminal = if super::is_rootless() { None } else { open(init)? };
-    terminal.map_or(Ok(Vec::new()), |terminal| {
+    terminal.map_or(Ok(Unread::default()), |terminal| {
         tty::unread_input(terminal.as_fd()).context(|| "read what was typed on the terminal")
     })
 }
@@ -27,8 +28,11 @@ pub fn unread(init: i32) -> Result<Vec<u8>> {
 /// Puts what was unread when the images were made into the terminal of this master, which CRIU has just made: into
 /// another one, such as the caller's, an image could type commands.
 pub fn put_back(master: BorrowedFd<'_>, images: &Path) -> Result<()> {
-    let input = Manifest::load(images)?.map(|manifest| manifest.terminal_input).unwrap_or_default();
-    if input.is_empty() {
+    let Some(Manifest { terminal_input: bytes, terminal_ends: ends, .. }) = Manifest::load(images)? else {
+        return Ok(());
+    };
+    let input = Unread { bytes, ends };
+    if input == Unread::default() {
         return Ok(());
     }
     let put = pty::open_peer(master).and_then(|terminal| tty::put_input(terminal.as_fd(), &input));

@@ -2,11 +2,9 @@
 //! replaced. The original stays as it is, so that it can be restored again, by several at once and by other runtimes.
 
 use super::state::StateDir;
-use crate::criu::images::Directories;
-use crate::criu::options::DirectoryFds;
 use crate::error::{Context, Result};
 use std::fs::{DirBuilder, File};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub struct WorkImages {
     path: PathBuf,
     opened: File,
+    /// What is made for them.
+    all: PathBuf,
 }
 
 impl WorkImages {
@@ -23,10 +23,11 @@ impl WorkImages {
     /// The links are relative: processes look images up when they have the container's root already, from which an
     /// absolute path leads somewhere else. The way up from this directory is the host's whatever their root is.
     pub fn make(images: &Path, dir: &StateDir, linked: bool) -> Result<Self> {
-        let path = dir.criu_images();
-        DirBuilder::new().mode(0o700).create(&path).context(|| format!("create {}", path.display()))?;
+        let (all, path) = (dir.criu_images(), dir.criu_changed_images());
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.context(|| format!("create {}", path.display())).inspect_err(|_| remove(&all))?;
         let opened = File::open(&path).context(|| format!("open {}", path.display()));
-        let made = Self { opened: opened.inspect_err(|_| remove(&path))?, path };
+        let made = Self { opened: opened.inspect_err(|_| remove(&all))?, path, all };
         if !linked {
             return Ok(made);
         }
@@ -41,17 +42,9 @@ impl WorkImages {
         Ok(made)
     }
 
-    /// Returns the directories that CRIU is given: these images, if there are any, in place of the named ones. Its logs
-    /// stay where they are without them.
-    pub fn in_place(images: Option<&Self>, named: &Directories) -> DirectoryFds {
-        let work = named.work.as_ref();
-        match images {
-            None => DirectoryFds { images: named.images.as_raw_fd(), work: work.map(AsRawFd::as_raw_fd) },
-            Some(images) => DirectoryFds {
-                images: images.opened.as_raw_fd(),
-                work: Some(work.unwrap_or(&named.images).as_raw_fd()),
-            },
-        }
+    /// Returns the open directory.
+    pub fn opened(&self) -> BorrowedFd<'_> {
+        self.opened.as_fd()
     }
 
     /// Returns where it is.
@@ -62,7 +55,7 @@ impl WorkImages {
 
 impl Drop for WorkImages {
     fn drop(&mut self) {
-        remove(&self.path);
+        remove(&self.all);
     }
 }
 

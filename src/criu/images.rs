@@ -3,14 +3,15 @@
 //! The layout is runc's, so that either runtime restores what the other has dumped: CRIU's images and
 //! `descriptors.json` in one directory, logs and statistics in the work directory, which is the same unless named.
 
+use super::options::DirectoryFds;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{AccessFlags, access};
 use std::collections::VecDeque;
-use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where the standard streams of the dumped init led.
@@ -72,6 +73,14 @@ impl Directories {
         }
     }
 
+    /// Returns the directories that CRIU is given: the images `instead` of these, if there are any. Its logs stay where
+    /// they are without them.
+    pub fn fds(&self, instead: Option<RawFd>) -> DirectoryFds {
+        let own = self.images.as_raw_fd();
+        let work = self.work.as_ref().map(AsRawFd::as_raw_fd);
+        DirectoryFds { images: instead.unwrap_or(own), work: work.or(instead.map(|_| own)) }
+    }
+
     /// Returns the path of the directory of logs and statistics.
     pub fn work_path(&self) -> &Path {
         &self.work_path
@@ -81,48 +90,6 @@ impl Directories {
     pub fn log(&self, name: &str) -> PathBuf {
         let path = self.work_path.join(name);
         std::path::absolute(&path).unwrap_or(path)
-    }
-}
-
-/// A group's admission to a directory, which ends with this value.
-#[derive(Debug)]
-pub struct Admission {
-    /// The directory, which nobody else changes the mode of meanwhile.
-    directory: Flock<File>,
-    before: Metadata,
-}
-
-impl Directories {
-    /// Lets the group `gid` look up images while they are restored, if not everybody may.
-    ///
-    /// In a user namespace it is its root that looks up images, and the directory is only open to the host's. Who else
-    /// restores from it into a user namespace waits: of two at a time the first to end would shut the other out.
-    pub fn admit(&self, gid: u32) -> Result<Option<Admission>> {
-        const OTHERS_SEARCH: u32 = 0o001;
-        let directory = self.images.try_clone().context(|| "duplicate a descriptor")?;
-        let directory = Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
-        let directory = directory.context(|| "lock the images")?;
-        let before = directory.metadata().context(|| "stat the images")?;
-        if before.mode() & OTHERS_SEARCH != 0 {
-            return Ok(None);
-        }
-        let attempt = || format!("let group {gid} search the images");
-        fchown(&*directory, None, Some(gid)).context(attempt)?;
-        let admission = Admission { directory, before };
-        // The group's old members lose what they had: it is another group for now.
-        let mode = admission.before.mode() & !0o070 | 0o010;
-        admission.directory.set_permissions(Permissions::from_mode(mode)).context(attempt)?;
-        Ok(Some(admission))
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        let mode = Permissions::from_mode(self.before.mode());
-        let back = fchown(&*self.directory, None, Some(self.before.gid()));
-        if let Err(err) = back.and_then(|()| self.directory.set_permissions(mode)) {
-            log::warn!("give the images their group and mode back: {err}");
-        }
     }
 }
 
@@ -162,7 +129,7 @@ pub fn read_descriptors(images: &Path) -> Result<Vec<String>> {
 }
 
 /// Makes a directory for root alone, with its parents, unless it is there: the memory of the processes goes into it.
-/// Makes a directory, and those above it; says whether it was not there.
+/// Says whether it was not there.
 fn create_directory(path: &Path) -> Result<bool> {
     let is_new = !path.exists();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);

@@ -42,6 +42,9 @@ pub struct Manifest {
     /// What was typed on the terminal and was not read yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub terminal_input: Vec<u8>,
+    /// Before which bytes of that the end of the file was typed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub terminal_ends: Vec<usize>,
 }
 
 /// A tmpfs that was mounted from outside.

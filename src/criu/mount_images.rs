@@ -26,6 +26,11 @@ pub fn named(images: &Path) -> Result<Vec<Named>> {
     Ok(entries.iter().filter_map(named).collect())
 }
 
+/// Says whether the root of a mount is the null device, which hides a file: the node itself, of whichever file system.
+pub fn is_null(root: &str) -> bool {
+    root.ends_with("/null")
+}
+
 /// Returns the name of what a mount is given at a restore; older images only say that there is one.
 pub fn key(entry: &Message) -> Option<String> {
     let unnamed = || entry.flag(13).then(|| entry.text(6).unwrap_or_default());

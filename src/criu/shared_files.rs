@@ -8,7 +8,7 @@ use std::path::Path;
 /// Writes the image of open files into `work` without the sizes of those that are below one of the directories `below`,
 /// as a container sees them. CRIU then takes them as it finds them.
 pub fn forget_sizes(images: &Path, work: &Path, below: &[String]) -> Result<()> {
-    let entries = Reader::open(&images.join(FILES))?;
+    let Some(entries) = Reader::open_if_there(&images.join(FILES))? else { return Ok(()) };
     let mut changed = entries.writer();
     for mut entry in entries.messages()? {
         if let Some(mut file) = entry.message(ENTRY_REGULAR).filter(|file| is_below(file, below)) {
@@ -43,7 +43,10 @@ mod tests {
             all.message(&entry);
         }
         all.save(&images.path().join(FILES)).unwrap();
-        forget_sizes(images.path(), work.path(), &["/dev/shm".to_owned()]).unwrap();
+        let below = ["/dev/shm".to_owned()];
+        forget_sizes(work.path(), work.path(), &below).unwrap();
+        assert!(!work.path().join(FILES).exists());
+        forget_sizes(images.path(), work.path(), &below).unwrap();
         let entries = Reader::open(&work.path().join(FILES)).unwrap().messages().unwrap();
         let sizes = entries.iter().map(|entry| entry.message(ENTRY_REGULAR).unwrap().number(REGULAR_SIZE));
         assert_eq!(sizes.collect::<Vec<_>>(), [None, Some(7), Some(7)]);

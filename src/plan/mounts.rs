@@ -92,6 +92,8 @@ pub enum CgroupView {
     V2 {
         /// Directory of the container's cgroup on the host.
         own: PathBuf,
+        /// Whether the container is in a cgroup namespace that is not the host's.
+        namespace: bool,
     },
     /// One mount for each hierarchy of v1.
     V1 {
@@ -245,7 +247,12 @@ fn cgroup(target: &str, options: MountOptions, context: &MountContext<'_>) -> Re
         })
     };
     match context.cgroups {
-        CgroupView::V2 { own } => {
+        // The host's cgroup namespace is not that of a user namespace, which may not mount what it shows.
+        CgroupView::V2 { own, namespace: false } if context.in_userns => {
+            let source = cstring(own.as_os_str(), "cgroup path")?;
+            Ok(vec![step(target, MountAction::Bind { source, recursive: true })?])
+        }
+        CgroupView::V2 { own, .. } => {
             let fallback = Some(cstring(own.as_os_str(), "cgroup path")?);
             let parameters = vec![Parameter { key: c"source".into(), value: Some(c"cgroup".into()) }];
             Ok(vec![step(target, MountAction::Filesystem { fstype: c"cgroup2".into(), parameters, fallback })?])
@@ -306,7 +313,7 @@ mod tests {
     }
 
     fn v2() -> CgroupView {
-        CgroupView::V2 { own: "/sys/fs/cgroup/c1".into() }
+        CgroupView::V2 { own: "/sys/fs/cgroup/c1".into(), namespace: true }
     }
 
     #[test]
@@ -344,6 +351,19 @@ mod tests {
         .unwrap();
         assert!(steps[0].late_readonly && steps[0].attributes.set == 0);
         assert!(!steps[1].late_readonly && steps[1].attributes.set == libc::MOUNT_ATTR_RDONLY);
+    }
+
+    #[test]
+    fn the_hosts_cgroups_are_bound_into_a_user_namespace() {
+        let json = serde_json::json!([{"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]}]);
+        let mounts: Vec<Mount> = serde_json::from_value(json).unwrap();
+        for (in_userns, namespace, is_bound) in [(true, false, true), (true, true, false), (false, false, false)] {
+            let cgroups = CgroupView::V2 { own: "/c1".into(), namespace };
+            let bundle = Path::new("/bundle");
+            let context = MountContext { bundle, cgroups: &cgroups, in_userns, ids: None, label: None };
+            let action = &plan(&mounts, &context).unwrap()[0].action;
+            assert_eq!(matches!(action, MountAction::Bind { source, .. } if source.as_c_str() == c"/c1"), is_bound);
+        }
     }
 
     #[test]

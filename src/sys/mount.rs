@@ -178,7 +178,7 @@ pub fn pivot_here() -> Result<()> {
 
 /// Takes away the mount at `path` and all below it, as soon as nobody uses it.
 pub fn detach(path: &CStr) -> Result<()> {
-    nix::mount::umount2(path, MntFlags::MNT_DETACH)
+    nix::mount::umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
 }
 
 /// Moves the mount at the working directory over `/` (for `--no-pivot`).

@@ -18,6 +18,8 @@ pub struct Attributes {
     pub inode: u64,
     /// Major and minor number, if it is a device.
     pub device: (u32, u32),
+    /// Whether something is mounted there (since 5.8).
+    pub is_mount: bool,
 }
 
 impl Attributes {
@@ -40,6 +42,7 @@ pub fn attributes(directory: BorrowedFd<'_>, name: &CStr) -> Result<Attributes> 
         links: found.stx_nlink,
         inode: found.stx_ino,
         device: (found.stx_rdev_major, found.stx_rdev_minor),
+        is_mount: found.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
     })
 }
 
@@ -62,6 +65,8 @@ mod tests {
         assert_eq!((found.kind(), found.links, found.inode), (libc::S_IFREG, 2, file.metadata().unwrap().ino()));
         let null = attributes(opened.as_fd(), c"/dev/null").unwrap();
         assert_eq!((null.kind(), null.device), (libc::S_IFCHR, (1, 3)));
+        let mounts = [c"/proc", c"/proc/self"].map(|path| attributes(opened.as_fd(), path).unwrap().is_mount);
+        assert_eq!(mounts, [true, false]);
         assert_eq!(attributes(opened.as_fd(), c"none"), Err(super::super::Errno::ENOENT));
     }
 }

@@ -4,9 +4,12 @@
 
 use super::{Errno, Result, cvt};
 use nix::fcntl::{OFlag, open};
-use nix::libc;
+use nix::libc::{self, _POSIX_VDISABLE as NONE};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
-use nix::sys::termios::{InputFlags, LocalFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{
+    InputFlags, LocalFlags, SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr,
+};
 use nix::unistd::read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -58,29 +61,82 @@ impl Drop for RawMode {
     }
 }
 
-/// Returns what was typed on a terminal and is not read yet; it stays there, as far as the kernel's buffer takes it back.
-///
-/// What has not even been looked at by the kernel is read as the modes say it; then, in raw mode, a line that is not
-/// complete.
-pub fn unread_input(terminal: BorrowedFd<'_>) -> Result<Vec<u8>> {
-    let copy = terminal.try_clone_to_owned().map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO)));
-    let mut all = read_available(terminal)?;
-    let raw = RawMode::enter(copy?)?;
-    all.extend(read_available(raw.as_fd())?);
-    drop(raw);
-    put_input(terminal, &all)?;
-    Ok(all)
+/// What was typed on a terminal and is not read yet.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Unread {
+    /// The characters.
+    pub bytes: Vec<u8>,
+    /// Before which of them the end of the file was typed, Ctrl-D for most.
+    pub ends: Vec<usize>,
 }
 
-fn read_available(terminal: BorrowedFd<'_>) -> Result<Vec<u8>> {
-    let (mut all, mut part) = (Vec::new(), [0; 4096]);
-    loop {
-        match read(terminal, &mut part) {
-            Ok(0) | Err(Errno::EAGAIN | Errno::EIO) => return Ok(all),
-            Err(errno) => return Err(errno),
-            Ok(length) => all.extend_from_slice(&part[..length]),
+/// Returns what was typed on a terminal and is not read yet; it stays there, as far as the kernel's buffer takes it back.
+///
+/// The kernel shows no input without giving it away: it is out of the terminal for a moment, and lost if this process is
+/// killed in it. A newline that was typed as a character (Ctrl-V, Ctrl-J) ends a line afterwards. `terminal` has to be
+/// open with O_NONBLOCK.
+pub fn unread_input(terminal: BorrowedFd<'_>) -> Result<Unread> {
+    let mut unread = Unread::default();
+    let drained = drain(terminal, &mut unread);
+    let put = if unread == Unread::default() { Ok(()) } else { put_input(terminal, &unread) };
+    drained.and(put).map(|()| unread)
+}
+
+/// Takes the input out of a terminal: complete lines and ends of file, then in raw mode a line that is not complete.
+fn drain(terminal: BorrowedFd<'_>, unread: &mut Unread) -> Result<()> {
+    let modes = match tcgetattr(terminal) {
+        // Nobody has the other end.
+        Err(Errno::EIO) => return Ok(()),
+        modes => modes?,
+    };
+    let Unread { bytes, ends } = unread;
+    // With EXTPROC somebody else makes the lines.
+    if modes.local_flags.contains(LocalFlags::ICANON) && !modes.local_flags.contains(LocalFlags::EXTPROC) {
+        let ends_line = |byte: &u8| {
+            let is = |index: SpecialCharacterIndices| *byte != NONE && modes.control_chars[index as usize] == *byte;
+            let is_second = || modes.local_flags.contains(LocalFlags::IEXTEN) && is(SpecialCharacterIndices::VEOL2);
+            *byte == b'\n' || is(SpecialCharacterIndices::VEOL) || is_second()
+        };
+        while let Some(line) = read_available(terminal)? {
+            bytes.extend_from_slice(&line);
+            if !line.last().is_some_and(ends_line) {
+                ends.push(bytes.len());
+            }
+        }
+        let copy = terminal.try_clone_to_owned();
+        let raw = RawMode::enter(copy.map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO)))?)?;
+        return read_to_end(raw.as_fd(), bytes);
+    }
+    read_to_end(terminal, bytes)
+}
+
+fn read_to_end(terminal: BorrowedFd<'_>, bytes: &mut Vec<u8>) -> Result<()> {
+    // Without a minimum (VMIN) nothing is what there always is to read.
+    while let Some(part) = read_available(terminal)?.filter(|part| !part.is_empty()) {
+        bytes.extend_from_slice(&part);
+    }
+    Ok(())
+}
+
+/// Reads once, which is a line at most where the terminal makes lines of what is typed; returns nothing if there is
+/// nothing, or nobody at the other end.
+fn read_available(terminal: BorrowedFd<'_>) -> Result<Option<Vec<u8>>> {
+    // Longer than the kernel's buffer, so that a line is never read in parts.
+    let mut line = vec![0; 8192];
+    match read(terminal, &mut line) {
+        Ok(0) if is_hung_up(terminal)? => Ok(None),
+        Err(Errno::EAGAIN | Errno::EIO) => Ok(None),
+        length => {
+            line.truncate(length?);
+            Ok(Some(line))
         }
     }
+}
+
+fn is_hung_up(terminal: BorrowedFd<'_>) -> Result<bool> {
+    let mut polled = [PollFd::new(terminal, PollFlags::empty())];
+    poll(&mut polled, PollTimeout::ZERO)?;
+    Ok(polled.iter().filter_map(PollFd::revents).any(|events| events.contains(PollFlags::POLLHUP)))
 }
 
 /// Puts into a terminal what was typed on one (TIOCSTI), without a trace of it on the screen and without any key being
@@ -89,19 +145,39 @@ fn read_available(terminal: BorrowedFd<'_>) -> Result<Vec<u8>> {
 /// # Errors
 ///
 /// EIO or EPERM without CAP_SYS_ADMIN.
-pub fn put_input(terminal: BorrowedFd<'_>, input: &[u8]) -> Result<()> {
+pub fn put_input(terminal: BorrowedFd<'_>, input: &Unread) -> Result<()> {
     let before = tcgetattr(terminal)?;
-    let mut plain = before.clone();
-    plain.input_flags = InputFlags::empty();
-    plain.local_flags &= LocalFlags::ICANON;
-    tcsetattr(terminal, SetArg::TCSANOW, &plain)?;
-    let put = input.iter().try_for_each(|byte| {
-        // SAFETY: TIOCSTI reads one byte.
-        cvt(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSTI as libc::Ioctl, &raw const *byte) }.into())
-            .map(drop)
-    });
-    tcsetattr(terminal, SetArg::TCSANOW, &before)?;
-    put
+    let put = put_plainly(terminal, input, before.clone());
+    tcsetattr(terminal, SetArg::TCSANOW, &before).and(put)
+}
+
+fn put_plainly(terminal: BorrowedFd<'_>, input: &Unread, mut modes: Termios) -> Result<()> {
+    use SpecialCharacterIndices::{VEOF, VERASE, VKILL, VLNEXT, VREPRINT, VWERASE};
+    const END: u8 = 4;
+    modes.input_flags = InputFlags::empty();
+    // Lines still end with what VEOL and VEOL2 say.
+    modes.local_flags &= LocalFlags::ICANON | LocalFlags::IEXTEN;
+    let mut with_end_as = |end: u8| {
+        [VERASE, VKILL, VLNEXT, VREPRINT, VWERASE].iter().for_each(|one| modes.control_chars[*one as usize] = NONE);
+        modes.control_chars[VEOF as usize] = end;
+        tcsetattr(terminal, SetArg::TCSANOW, &modes)
+    };
+    with_end_as(NONE)?;
+    let mut ends = input.ends.iter().peekable();
+    for (index, byte) in input.bytes.iter().map(Some).chain([None]).enumerate() {
+        while ends.next_if(|end| **end == index).is_some() {
+            with_end_as(END)?;
+            put_byte(terminal, &END)?;
+            with_end_as(NONE)?;
+        }
+        byte.map_or(Ok(()), |byte| put_byte(terminal, byte))?;
+    }
+    Ok(())
+}
+
+fn put_byte(terminal: BorrowedFd<'_>, byte: &u8) -> Result<()> {
+    // SAFETY: TIOCSTI reads one byte.
+    cvt(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSTI as libc::Ioctl, &raw const *byte) }.into()).map(drop)
 }
 
 /// Returns the rows and columns of a terminal, unless it has none (0, as of a terminal without a window).
@@ -115,7 +191,7 @@ pub fn size(terminal: BorrowedFd<'_>) -> Result<Option<(u16, u16)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::pty::{Winsize, openpty};
+    use nix::pty::{OpenptyResult, Winsize, openpty};
 
     #[test]
     fn modes_come_back() {
@@ -140,27 +216,92 @@ mod tests {
         }
     }
 
-    #[test]
-    fn input_stays_and_comes_back() {
+    fn typed(text: &[u8], modes: impl Fn(&mut Termios)) -> OpenptyResult {
         let pty = openpty(None, None).unwrap();
         nix::fcntl::fcntl(&pty.slave, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-        let line = |terminal: &OwnedFd| {
-            let mut bytes = [0; 64];
-            let length = read(terminal, &mut bytes).unwrap();
-            String::from_utf8_lossy(&bytes[..length]).into_owned()
-        };
-        nix::unistd::write(&pty.master, b"first\rsecond\nthi").unwrap();
+        let mut changed = tcgetattr(&pty.slave).unwrap();
+        modes(&mut changed);
+        tcsetattr(&pty.slave, SetArg::TCSANOW, &changed).unwrap();
+        nix::unistd::write(&pty.master, text).unwrap();
+        pty
+    }
+
+    /// Returns what a program reads until there is nothing more, read by read.
+    fn reads(terminal: &OwnedFd) -> Vec<String> {
+        let line = || read_available(terminal.as_fd()).unwrap();
+        std::iter::from_fn(line).map(|line| String::from_utf8_lossy(&line).into_owned()).collect()
+    }
+
+    #[test]
+    fn input_stays_and_comes_back() {
+        let pty = typed(b"first\rsecond\nthi", |_| ());
         let before = tcgetattr(&pty.slave).unwrap();
-        assert_eq!(unread_input(pty.slave.as_fd()).unwrap(), b"first\nsecond\nthi");
+        let unread = unread_input(pty.slave.as_fd()).unwrap();
+        assert_eq!(unread, Unread { bytes: b"first\nsecond\nthi".to_vec(), ends: Vec::new() });
         assert_eq!(tcgetattr(&pty.slave).unwrap(), before);
-        assert_eq!([line(&pty.slave), line(&pty.slave)], ["first\n", "second\n"]);
-        let other = openpty(None, None).unwrap();
-        put_input(other.slave.as_fd(), &unread_input(pty.slave.as_fd()).unwrap()).unwrap();
+        assert_eq!(unread_input(pty.slave.as_fd()).unwrap(), unread);
+        assert_eq!(reads(&pty.slave), ["first\n", "second\n"]);
+        let other = typed(b"", |_| ());
+        put_input(other.slave.as_fd(), &unread).unwrap();
         nix::unistd::write(&other.master, b"rd\n").unwrap();
-        assert_eq!(line(&other.slave), "third\n");
+        assert_eq!(reads(&other.slave), ["first\n", "second\n", "third\n"]);
         // On the screen is only what is typed now.
         let mut screen = [0; 64];
         let length = read(&other.master, &mut screen).unwrap();
         assert_eq!(&screen[..length], b"rd\r\n");
+    }
+
+    #[test]
+    fn an_end_of_file_is_one_again() {
+        for (text, expected) in [
+            (&b"\x04"[..], &[""][..]),
+            (b"a\n\x04\x04b\x04c\n", &["a\n", "", "", "b", "c\n"]),
+            (b"half\x04", &["half"]),
+            (b"half\x00\x04", &["half\x00"]),
+            // Keys that were no more than characters when they were typed: after Ctrl-V.
+            (b"\x16\x04x\x16\x7f\x16\x15\n", &["\x04x\x7f\x15\n"]),
+        ] {
+            let (pty, other) = (typed(text, |_| ()), typed(b"", |_| ()));
+            let unread = unread_input(pty.slave.as_fd()).unwrap();
+            put_input(other.slave.as_fd(), &unread).unwrap();
+            assert_eq!(reads(&pty.slave), expected);
+            assert_eq!(reads(&other.slave), expected);
+        }
+    }
+
+    #[test]
+    fn lines_end_with_what_the_program_says() {
+        let set = |modes: &mut Termios| {
+            modes.control_chars[SpecialCharacterIndices::VEOL as usize] = b';';
+            modes.control_chars[SpecialCharacterIndices::VEOL2 as usize] = b'!';
+        };
+        let (pty, other) = (typed(b"a;b!c\n", set), typed(b"", set));
+        let unread = unread_input(pty.slave.as_fd()).unwrap();
+        assert!(unread.ends.is_empty());
+        put_input(other.slave.as_fd(), &unread).unwrap();
+        assert_eq!(reads(&other.slave), ["a;", "b!", "c\n"]);
+    }
+
+    #[test]
+    fn every_key_stays_a_character_where_no_lines_are_made() {
+        for minimum in [0, 1] {
+            let keys: Vec<u8> = (0..=255).collect();
+            let pty = typed(&keys, |modes| {
+                cfmakeraw(modes);
+                modes.control_chars[SpecialCharacterIndices::VMIN as usize] = minimum;
+            });
+            let before = tcgetattr(&pty.slave).unwrap();
+            for _ in 0..2 {
+                assert_eq!(unread_input(pty.slave.as_fd()).unwrap(), Unread { bytes: keys.clone(), ends: Vec::new() });
+            }
+            assert_eq!(tcgetattr(&pty.slave).unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn nobody_types_on_a_terminal_that_is_hung_up() {
+        let pty = typed(b"\x04", |_| ());
+        drop(pty.master);
+        assert_eq!(unread_input(pty.slave.as_fd()).unwrap(), Unread::default());
     }
 }

@@ -6,7 +6,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
@@ -290,8 +290,8 @@ fn a_user_namespace_sees_images_that_cannot_be_written() {
     ours_only!("runc leaves it to the caller to make the images readable");
     let c = Checkpointed::run(Bundle::sh(COUNTER).user_namespace(200_000));
     wait_until("it counts", || c.count() > 3);
-    // A colon means something to overlays.
-    let (place, work) = (c.place.path().join("of: all"), c.place.path().join("work"));
+    // A colon means something to overlays, and a parameter of a file system has 255 bytes at most.
+    let (place, work) = (c.place.path().join("of: all").join("x".repeat(255)), c.place.path().join("work"));
     let options = ["--image-path", place.to_str().unwrap(), "--work-path", work.to_str().unwrap()];
     c.checkpoint(&options).ok();
     let before = content(&place);
@@ -300,6 +300,39 @@ fn a_user_namespace_sees_images_that_cannot_be_written() {
     c.counts();
     drop(images);
     assert_eq!(content(&place), before);
+    c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
+    c.runtime.leaves_nothing();
+}
+
+#[test]
+fn a_user_namespace_finds_the_images_of_earlier_stages() {
+    requires!(root, criu);
+    ours_only!("runc leaves it to the caller to make the images readable");
+    let c = Checkpointed::run(Bundle::sh(COUNTER).user_namespace(200_000));
+    wait_until("it counts", || c.count() > 3);
+    c.checkpoint(&[]).ok();
+    // CRIU opens every stage, whether or not something is left in it, and nobody but root may.
+    let stage = |name: &str| c.place.path().join(name);
+    let link = |stage: &Path, parent: &str| symlink(parent, stage.join("parent")).unwrap();
+    for name in ["1", "2"] {
+        fs::DirBuilder::new().mode(0o700).create(stage(name)).unwrap();
+    }
+    link(&stage("2"), "../1");
+    link(&c.images(), "../2");
+    let refused = |options: &[&str], words: &str| {
+        let output = c.restore(options).exits(1).stderr_contains(words);
+        assert_eq!(output.stderr.lines().count(), 1, "{output}");
+        c.runtime.leaves_nothing();
+    };
+    refused(&["--auto-dedup"], "--auto-dedup cannot remove memory from images of which a user namespace sees");
+    link(&stage("1"), "../2");
+    refused(&[], "parent/parent/parent leads in a circle");
+    fs::remove_file(stage("1").join("parent")).unwrap();
+    link(&stage("1"), "../gone");
+    refused(&[], "parent/parent/parent is missing");
+    fs::remove_file(stage("1").join("parent")).unwrap();
+    c.restore(&[]).ok();
+    c.counts();
     c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
     c.runtime.leaves_nothing();
 }

@@ -145,7 +145,8 @@ fn inode(object: &str) -> Option<Result<()>> {
         "landlock" => call(libc::SYS_landlock_create_ruleset, &[address(&mut [1u64]), 8, 0]),
         "fscontext" => call(libc::SYS_fsopen, &[c"tmpfs".as_ptr() as u64, 0]),
         "eventfd" => call(libc::SYS_eventfd2, &[1, 0]),
-        "semaphore" => call(libc::SYS_eventfd2, &[1, 1]),
+        // Twice the same one.
+        "semaphore" => call(libc::SYS_eventfd2, &[1, 1]).and_then(|fd| call(libc::SYS_dup, &[fd])),
         "timerfd" => call(libc::SYS_timerfd_create, &[1, 0]),
         "signalfd" => call(libc::SYS_signalfd4, &[u64::MAX, address(&mut [0u64]), 8, 0]),
         "inotify" => call(libc::SYS_inotify_init1, &[0]).and_then(|fd| {

@@ -279,6 +279,27 @@ fn a_clone_is_dumped_by_stages_or_that_is_refused() {
     first.remembers(18);
 }
 
+#[test]
+fn a_user_namespace_is_dumped_by_stages_or_that_is_refused() {
+    requires!(root, criu);
+    ours_only!("runc leaves it to the caller to make the images readable");
+    let c = Checkpointed::run(keeper().user_namespace(200_000));
+    c.remembers(2);
+    let stages = ["1", "2"].map(|name| c.place.path().join(name));
+    let path = |n: usize| stages[n].to_str().unwrap();
+    if !tracks_memory() {
+        return is_refused(&c, path(0));
+    }
+    c.checkpoint(&["--image-path", path(0), "--pre-dump"]).ok();
+    c.remembers(1);
+    c.checkpoint(&["--image-path", path(1), "--pre-dump", "--parent-path", "../1"]).ok();
+    c.remembers(1);
+    c.checkpoint(&["--parent-path", "../2"]).ok();
+    assert!(pages(&c.images()) < 56 << 20, "{}", pages(&c.images()));
+    c.restore(&[]).ok();
+    c.remembers(18);
+}
+
 /// Expects every stage to be refused in one line, before anything is done.
 #[track_caller]
 fn is_refused(c: &Checkpointed, images: &str) {

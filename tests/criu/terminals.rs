@@ -71,6 +71,30 @@ fn everything_about_one_comes_back() {
 }
 
 #[test]
+fn an_end_of_file_that_was_typed_still_ends_it() {
+    requires!(root, criu, terminals);
+    ours_only!("CRIU by itself loses what was typed and not read");
+    let script = "while [ ! -e /dev/shm/go ]; do sleep 0.05; done; \
+        cat > /dev/shm/first; cat > /dev/shm/second; touch /dev/shm/read; exec sleep 1000";
+    let c = Checkpointed::of(Bundle::sh(script).with(|config| config["process"]["terminal"] = true.into()));
+    let console = Console::listen(c.runtime.bundle());
+    let options = ["run", "--detach", "--console-socket", console.path(), "--bundle", c.bundle(), c.runtime.id()];
+    c.runtime.cmd(&options).ok();
+    let mut terminal = console.terminal();
+    // A key that is only a character, a line, its end, and one more that is not complete.
+    terminal.write_all(b"a\x16\x04b\n\x04rest").unwrap();
+    c.checkpoint(&["--leave-running"]).ok();
+    c.checkpoint(&[]).ok();
+    drop(terminal);
+    c.restore(&["--console-socket", console.path()]).ok();
+    let mut terminal = console.terminal();
+    terminal.write_all(b" of it\n\x04").unwrap();
+    c.runtime.exec(&["touch", "/dev/shm/go"]).ok();
+    wait_until("all is read", || c.runtime.exec(&["ls", "/dev/shm/read"]).code == 0);
+    assert_eq!(c.runtime.exec(&["cat", "/dev/shm/first", "/dev/shm/second"]).stdout, "a\x04b\nrest of it\n");
+}
+
+#[test]
 fn without_a_console_socket_there_is_one_line() {
     requires!(root, criu, terminals);
     let (c, console, terminal) = keeper();

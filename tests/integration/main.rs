@@ -11,6 +11,7 @@ mod cgroups;
 mod cli;
 mod console;
 mod escapes;
+mod events;
 mod exec;
 mod failures;
 mod hooks;
@@ -23,6 +24,7 @@ mod namespaces;
 mod process;
 mod seccomp;
 mod security;
+mod update;
 #[macro_use]
 #[path = "../support/mod.rs"]
 mod support;

@@ -36,6 +36,8 @@ pub struct Walk<'a> {
     pub locks: &'a Locks,
     /// The Unix sockets that were met.
     pub sockets: Vec<Held>,
+    /// The eventfds that count as semaphores and were met.
+    pub semaphores: BTreeSet<String>,
 }
 
 impl Walk<'_> {
@@ -63,11 +65,11 @@ impl Walk<'_> {
         found
     }
 
-    fn anonymous(&self, number: i32, kind: &str) -> Option<Object> {
+    fn anonymous(&mut self, number: i32, kind: &str) -> Option<Object> {
         if obstacles::is_pidfd(kind) {
             return self.pidfd(number);
         }
-        if kind == EVENT_COUNTER && self.is_semaphore(number) {
+        if kind == EVENT_COUNTER && self.is_new_semaphore(number) {
             let Process { pid, name, .. } = self.process;
             log::warn!(
                 "process {pid} ({name}): descriptor {number} is an eventfd that counts down by one at a time; \
@@ -77,9 +79,12 @@ impl Walk<'_> {
         obstacles::anonymous(kind, obstacles::is_bpf_map(kind) && self.scene.may_dump_bpf_maps())
     }
 
-    fn is_semaphore(&self, number: i32) -> bool {
-        let about = fdinfo(self.process.pid, number);
-        about.is_some_and(|about| field(&about, "eventfd-semaphore").is_some_and(|is| is != "0"))
+    /// Says whether this is a semaphore that was not met yet.
+    fn is_new_semaphore(&mut self, number: i32) -> bool {
+        let about = fdinfo(self.process.pid, number).unwrap_or_default();
+        let is_one = field(&about, "eventfd-semaphore").is_some_and(|is| is != "0");
+        // The kernel's own number for it, which processes that share it have in common (5.2).
+        is_one && field(&about, "eventfd-id").is_none_or(|id| self.semaphores.insert(id.to_owned()))
     }
 
     fn pidfd(&self, number: i32) -> Option<Object> {

@@ -4,14 +4,21 @@
 use crate::criu::image::{Message, Reader};
 use crate::error::{Context, Error, ErrorKind, Result};
 use std::collections::{BTreeSet, HashSet};
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The largest file of messages that is read. CRIU needs some 20 bytes for a run of pages, and little else grows.
 const LARGEST: u64 = 64 << 20;
 
-/// The link to the images of an earlier pre-dump.
-const PARENT: &str = "parent";
+/// The name of the link to the images of an earlier pre-dump.
+pub const PARENT: &CStr = c"parent";
+
+/// Returns where a directory has the images of an earlier pre-dump.
+pub fn parent_of(images: &Path) -> PathBuf {
+    images.join(OsStr::from_bytes(PARENT.to_bytes()))
+}
 
 /// A directory of images while it is read.
 #[derive(Debug)]
@@ -107,7 +114,7 @@ impl Directory {
     pub fn parents(&mut self) -> Vec<PathBuf> {
         let mut seen: HashSet<(u64, u64)> = self.path.metadata().iter().map(|it| (it.dev(), it.ino())).collect();
         let mut chain = Vec::new();
-        let mut at = self.path.join(PARENT);
+        let mut at = parent_of(&self.path);
         while at.symlink_metadata().is_ok() {
             match at.metadata().map(|found| (found.is_dir(), (found.dev(), found.ino()))) {
                 Ok((true, identity)) if seen.insert(identity) => chain.push(at.clone()),
@@ -120,7 +127,7 @@ impl Directory {
                     break;
                 }
             }
-            at = at.join(PARENT);
+            at = parent_of(&at);
         }
         chain
     }

@@ -16,6 +16,7 @@ mod sockets;
 #[cfg(test)]
 mod tests;
 
+pub use directory::{Directory, PARENT, parent_of};
 pub use files::{File, OpenFile};
 pub use here::{Host, obstacles};
 pub use memory::{Memory, Shared};
@@ -31,7 +32,6 @@ use super::manifest::{Manifest, Queues, Stream, Tmpfs};
 use super::options::DUMP_LOG;
 use super::stats::DumpStats;
 use crate::error::{Error, ErrorKind, Result};
-use directory::Directory;
 use files::Files;
 use memory::PageMaps;
 use processes::Ids;

@@ -2,6 +2,7 @@
 
 use super::files::Files;
 use super::{Image, Mount};
+use crate::criu::mount_images::is_null;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -59,5 +60,5 @@ fn is_mask(mount: &Mount) -> bool {
     let key = mount.external.as_deref().unwrap_or_default();
     let of_the_kernel = ["/proc/", "/sys/"].iter().any(|top| mount.destination.starts_with(top));
     key == "/dev/null"
-        || of_the_kernel && (mount.root.as_deref() == Some("/null") || key.ends_with("/.empty-directory"))
+        || of_the_kernel && (mount.root.as_deref().is_some_and(is_null) || key.ends_with("/.empty-directory"))
 }

@@ -54,12 +54,12 @@ fn memory(memory: &LinuxMemory) -> Result<Vec<Write>> {
         writes.push(Write::new("memory", "memory.limit_in_bytes", limit).refused(Refusal::TryLater));
     }
     match (limit, swap) {
-        (_, Some(swap)) => writes.push(Write::new("memory", "memory.memsw.limit_in_bytes", swap)),
         // Without a limit of memory there is nothing to limit swap for. The file is absent with
         // swapaccount=0.
-        (Some(-1), None) => {
+        (_, Some(-1)) | (Some(-1), None) => {
             writes.push(Write::new("memory", "memory.memsw.limit_in_bytes", -1).refused(Refusal::MayBeAbsent));
         }
+        (_, Some(swap)) => writes.push(Write::new("memory", "memory.memsw.limit_in_bytes", swap)),
         _ => {}
     }
     if let Some(reservation) = memory.reservation().filter(|reservation| *reservation != 0) {
