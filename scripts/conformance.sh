@@ -32,6 +32,8 @@ run_file() {
     rm -f "$results/$1.tap"
     (
         enter_cgroups
+        # runc leaves logs where it is.
+        cd "$scratch"
         # shellcheck disable=SC2016
         TMPDIR=$scratch RUNC=$dir/bin/$name/runc BATS_TEST_TIMEOUT=60 timeout --kill-after=10 600 \
             unshare --mount --pid --fork --mount-proc --kill-child bash -euc '
