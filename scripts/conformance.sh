@@ -47,8 +47,9 @@ run_file() {
                         mount -t cgroup -o "$controllers" cgroup "/sys/fs/cgroup/${controllers#name=}"
                     done ;;
                 esac
-                # Many tests need a terminal.
-                script --quiet --command "bats --formatter tap $2 >$3" /dev/null < <(sleep infinity) & wait $!' \
+                # Many tests need a terminal, on which nobody types.
+                mkfifo /run/nobody
+                script --quiet --command "bats --formatter tap $2 >$3" /dev/null <>/run/nobody & wait $!' \
             sh "$layout" "$suite/$1" "$results/$1.tap" </dev/null >"$results/$1.log" 2>&1
     ) || true
     remove_cgroups

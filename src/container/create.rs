@@ -274,6 +274,7 @@ fn plan_init(
         may_set_groups: super::may_set_groups(linux)?,
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(super::personality),
         terminal_size: streams.terminal_size(),
+        relayed: streams.has_relayed_terminal(),
     };
     let kcore = Path::new("/proc/kcore").exists();
     InitPlan::new(spec, filter, &Host { bundle, cgroups, kcore, process, no_pivot: options.no_pivot })

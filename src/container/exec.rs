@@ -101,6 +101,7 @@ impl Container {
             may_set_groups: may_set_groups(self.state.pid),
             personality: linux.and_then(|linux| linux.personality().as_ref()).map(super::personality),
             terminal_size: streams.terminal_size(),
+            relayed: streams.has_relayed_terminal(),
         };
         Ok(InitPlan {
             namespaces: self.namespaces_to_join(),

@@ -71,6 +71,8 @@ pub struct ProcessPlan {
 pub struct TerminalPlan {
     /// Rows and columns.
     pub size: Option<(u16, u16)>,
+    /// Whether the runtime itself passes its output on.
+    pub relayed: bool,
 }
 
 /// One resource limit.
@@ -129,6 +131,8 @@ pub struct Surroundings {
     pub personality: Option<u32>,
     /// Rows and columns of the terminal that the process's own is relayed to, which count more than those asked for.
     pub terminal_size: Option<(u16, u16)>,
+    /// Whether the runtime itself passes on what is written to its terminal.
+    pub relayed: bool,
 }
 
 impl ProcessPlan {
@@ -168,7 +172,7 @@ pub fn plan(process: &Process, seccomp: Option<CompiledFilter>, around: &Surroun
         scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
         io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
         personality: around.personality,
-        terminal: process.terminal().unwrap_or(false).then(|| terminal(process, around.terminal_size)),
+        terminal: process.terminal().unwrap_or(false).then(|| terminal(process, around)),
         preserve_fds: around.preserve_fds,
     })
 }
@@ -178,10 +182,10 @@ pub fn cstring(text: &OsStr, place: &str) -> Result<CString> {
     CString::new(text.as_bytes()).map_err(|_| Error::invalid(format!("{place} has a NUL byte")))
 }
 
-fn terminal(process: &Process, relayed_to: Option<(u16, u16)>) -> TerminalPlan {
+fn terminal(process: &Process, around: &Surroundings) -> TerminalPlan {
     let cells = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
     let asked = || process.console_size().map(|size| (cells(size.height()), cells(size.width())));
-    TerminalPlan { size: relayed_to.or_else(asked) }
+    TerminalPlan { size: around.terminal_size.or_else(asked), relayed: around.relayed }
 }
 
 /// The environment as runc passes it: of entries with one name the last counts, in its own place.
@@ -394,7 +398,7 @@ mod tests {
         let process = serde_json::from_value(process).unwrap();
         for (terminal_size, size) in [(None, (1, 2)), (Some((24, 80)), (24, 80))] {
             let p = plan(&process, None, &Surroundings { terminal_size, ..Surroundings::default() }).unwrap();
-            assert_eq!(p.terminal, Some(TerminalPlan { size: Some(size) }));
+            assert_eq!(p.terminal, Some(TerminalPlan { size: Some(size), relayed: false }));
         }
     }
 
