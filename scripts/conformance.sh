@@ -29,13 +29,16 @@ cgroup=${scratch##*/}
 
 # Runs a file among processes and mounts that end with it, whatever it leaves.
 run_file() {
+    local limit=60
     rm -f "$results/$1.tap"
+    # The limit of a test is a job of its shell's, which a wait for all jobs waits for.
+    ! grep -q '^\s*wait\s*\(#\|$\)' "$suite/$1" || limit=
     (
         enter_cgroups
         # runc leaves logs where it is.
         cd "$scratch"
         # shellcheck disable=SC2016
-        TMPDIR=$scratch RUNC=$dir/bin/$name/runc BATS_TEST_TIMEOUT=60 timeout --kill-after=10 600 \
+        TMPDIR=$scratch RUNC=$dir/bin/$name/runc BATS_TEST_TIMEOUT=$limit timeout --kill-after=10 600 \
             unshare --mount --pid --fork --mount-proc --kill-child bash -euc '
                 mount -t tmpfs -o mode=755 tmpfs /run
                 case $1 in

@@ -143,7 +143,7 @@ pub fn complain(plan: &ProcessPlan, errno: i32) {
 
 /// Says on the process's own stderr which hook kept its program from being executed.
 pub fn complain_of_hook(failed: Failure) {
-    let number = failed.index + 1;
+    let number = failed.index;
     _ = match HookEnd::unpack(failed.errno) {
         // The C library's words take memory.
         HookEnd::Errno(errno) => {

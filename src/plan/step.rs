@@ -223,7 +223,7 @@ impl Failure {
     }
 
     fn describe_hook(&self, kind: &str) -> String {
-        format!("error running {kind} hook #{}: {}", self.index + 1, HookEnd::unpack(self.errno))
+        format!("error running {kind} hook #{}: {}", self.index, HookEnd::unpack(self.errno))
     }
 
     /// The words of Go's exec.LookPath: clients tell "not found" from "not executable" by them.
