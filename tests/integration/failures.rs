@@ -14,7 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 /// Steps that nothing outside can make fail, or whose failure cannot be told, and why.
-const UNTESTED: [(Step, &str); 4] = [
+const UNTESTED: [(Step, &str); 5] = [
     (Step::Affinity, "only a process that exec adds is given one, which runc's suite tests"),
     (Step::Cgroup, "a new cgroup takes every process, but for real-time ones where the kernel groups those"),
     (Step::Handshake, "a pair of sockets that the runtime alone holds"),
