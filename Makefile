@@ -21,7 +21,7 @@ TEST_ARGS = -- $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS)) $(TEST)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build install generate test unit kernel integration criu docker containerd podman systemd databases machine bench capabilities check fmt clippy doc deny shellcheck \
+.PHONY: help build install generate test unit kernel integration criu docker containerd podman systemd databases machine conformance bench capabilities check fmt clippy doc deny shellcheck \
 	demo clean setup-build setup-check setup-criu setup-demo setup-test
 
 help: ## print this list
@@ -79,6 +79,12 @@ machine: build ## tests that need another kernel, in an emulated machine (root; 
 	mkdir -p $(TARGET)/$(HOST)/tmp; \
 	scripts/machine.sh $(TARGET)/machine $(BIN) $$TESTS $(TARGET)/$(HOST)/tmp tests/programs tests/support tests/systemd -- \
 		env STRICT=1 STASIS_BIN=$(BIN) sh -c 'for tests; do "$$tests" --test-threads=1 $(or $(TEST),by_stages on_v2_limits scope) || exit; done' sh $$TESTS
+
+# The suite's own programs, in Rust, are an example of the crate.
+conformance: setup-test build ## runc's integration suite (root): RUNTIME=runc or crun instead of ours, LAYOUT=hybrid, v1 or v2, FILES
+	$(CARGO) build --release --locked --example conformance
+	scripts/conformance-parts.sh $(TARGET)/conformance $(TARGET)/$(HOST)/release/examples/conformance
+	scripts/conformance.sh $(TARGET)/conformance $(or $(RUNTIME),$(BIN)) $(or $(LAYOUT),hybrid) $(FILES)
 
 capabilities: setup-test build ## run the tests of checkpoints, and write what they show into the table in README.md
 	for suite in criu docker; do $(CARGO_TEST) --test $$suite --no-fail-fast 2>&1; done | scripts/capabilities.sh README.md

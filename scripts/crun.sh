@@ -16,18 +16,8 @@ mkdir -p "${place%/*}"
 work=$(mktemp -d "$place.XXXX")
 trap 'rm -rf "$work"' EXIT
 say "fetching Debian sid's crun"
-mkdir "$work/apt" "$work/debs"
-update_lists
-use_sid "$work/apt" deb
-mapfile -t libraries < <(apt-cache depends crun libcriu2 | sed -n 's/^  Depends: \(lib.*\)/\1/p' | sort -u)
-(cd "$work/debs" && apt-get -qq download crun libcriu2 "${libraries[@]}")
-unset APT_CONFIG
-
 root=$work/root
-mkdir "$root"
-for package in "$work"/debs/*.deb; do
-    dpkg-deb --extract "$package" "$root"
-done
+unpack_from_sid "$root" crun libcriu2
 # The program names the machine's loader, whose C library is too old for it.
 cat >"$root/crun" <<'RUN'
 #!/bin/sh
@@ -36,6 +26,6 @@ for loader in "$here"/usr/lib/*/ld-linux*; do
     exec "$loader" --library-path "${loader%/*}" "$here/usr/bin/crun" "$@"
 done
 RUN
-chmod 755 "$root" "$root/crun"
+chmod 755 "$root/crun"
 "$root/crun" --version | grep -q '+CRIU' || die "this crun makes no checkpoints"
 mv -T "$root" "$place"

@@ -90,3 +90,33 @@ CONF
     export APT_CONFIG=$dir/apt.conf
     apt-get -qq update
 }
+
+# Unpacks the named packages of Debian sid, and the libraries that they depend on, into a directory. None of them is
+# installed.
+unpack_from_sid() (
+    root=$1
+    shift
+    temporary=$(mktemp -d)
+    trap 'rm -rf "$temporary"' EXIT
+    update_lists
+    use_sid "$temporary" deb
+    mapfile -t libraries < <(apt-cache depends "$@" | sed -n 's/^  Depends: \(lib.*\)/\1/p' | sort -u)
+    mkdir "$temporary/debs"
+    (cd "$temporary/debs" && apt-get -qq download "$@" "${libraries[@]}")
+    mkdir -p "$root"
+    for package in "$temporary"/debs/*.deb; do dpkg-deb --extract "$package" "$root"; done
+    chmod 755 "$root"
+)
+
+# Unpacks the upstream source of a package of Debian sid into a directory.
+unpack_source_from_sid() (
+    root=$1
+    temporary=$(mktemp -d)
+    trap 'rm -rf "$temporary"' EXIT
+    update_lists
+    use_sid "$temporary" deb-src
+    mkdir "$temporary/source"
+    (cd "$temporary/source" && apt-get -qq source --download-only --tar-only "$2")
+    mkdir -p "$root"
+    tar -xf "$temporary/source/$2"_*.orig.tar.* -C "$root" --strip-components=1
+)

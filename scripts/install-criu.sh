@@ -20,12 +20,7 @@ build_from_sid() {
         libnl-route-3-dev libcap-dev libnet1-dev libbsd-dev uuid-dev libnftables-dev \
         libgnutls28-dev libaio-dev
 
-    use_sid "$dir" deb-src
-    mkdir "$dir/source"
-    (cd "$dir/source" && apt-get -qq source --download-only --tar-only criu)
-    unset APT_CONFIG
-
-    tar -xf "$dir"/source/criu_*.orig.tar.* -C "$dir/source" --strip-components=1
+    unpack_source_from_sid "$dir/source" criu
     say "building CRIU from Debian sid's source"
     make -C "$dir/source" -j"$(nproc)" criu >"$dir/build.log" 2>&1 || {
         tail -n 40 "$dir/build.log" >&2

@@ -319,6 +319,7 @@ fn plan_init(
         memory_policy: linux.map(plan::memory_policy::plan).transpose()?.flatten(),
         has_cpuset: super::has_cpuset(linux),
         terminal_size: streams.terminal_size(),
+        relayed: streams.has_relayed_terminal(),
     };
     let kcore = Path::new("/proc/kcore").exists();
     InitPlan::new(spec, filter, &Host { bundle, cgroups, kcore, process, no_pivot: options.no_pivot })

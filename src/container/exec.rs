@@ -61,6 +61,9 @@ impl Container {
         let (mut descriptors, handshake) = spawn::descriptors(&plan, &mut streams)?;
         descriptors.joins.push(self.init()?.ok_or_else(stopped)?);
         let entry = cgroup.entry()?;
+        if let Some(first) = plan.process.first_cpus.first() {
+            log::debug!("nsexec: affinity: {first:#x}");
+        }
         (descriptors.cgroup, descriptors.cgroup_tasks) = (entry.clone_into, entry.tasks);
         let spawned = spawn::exec(&mut plan, descriptors, handshake)?;
         let mut undo = Rollback::default();
@@ -95,6 +98,7 @@ impl Container {
             memory_policy: linux.map(plan::memory_policy::plan).transpose()?.flatten(),
             has_cpuset: super::has_cpuset(linux),
             terminal_size: streams.terminal_size(),
+            relayed: streams.has_relayed_terminal(),
         };
         let [first_cpus, last_cpus] = plan::process::exec_affinity(process)?;
         Ok(InitPlan {

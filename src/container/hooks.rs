@@ -33,8 +33,8 @@ pub fn state_json(state: &State, status: &str) -> Vec<u8> {
 /// Runs hooks one after the other; the first that fails ends it.
 pub fn run(kind: &str, hooks: Option<&Vec<Hook>>, bundle: &Path, state: &[u8]) -> Result<()> {
     for (index, hook) in hooks.into_iter().flatten().enumerate() {
-        log::debug!("running {kind} hook #{}: {}", index + 1, hook.path().display());
-        run_one(hook, bundle, state).context(|| format!("error running {kind} hook #{}", index + 1))?;
+        log::debug!("running {kind} hook #{index}: {}", hook.path().display());
+        run_one(hook, bundle, state).context(|| format!("error running {kind} hook #{index}"))?;
     }
     Ok(())
 }

@@ -136,6 +136,7 @@ fn signals_are_passed_on() {
 fn a_terminal_is_raw_for_us_and_has_our_size() {
     let ((our_master, ours), (master, theirs)) = (pseudo_terminal(), pseudo_terminal());
     pty::set_size(ours.as_fd(), 33, 99).unwrap();
+    pty::keep_line_ends(theirs.as_fd()).unwrap();
     let stream = || Stdio::from(theirs.try_clone().unwrap());
     let script = "read line; echo got $line; stty size <&1; exit 5";
     let child = Command::new("sh").args(["-c", script]).stdin(stream()).stdout(stream()).stderr(stream()).spawn();

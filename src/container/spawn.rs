@@ -27,6 +27,8 @@ pub struct Spawned {
 
 /// Opens what the inside needs beside its streams.
 pub fn descriptors(plan: &InitPlan, streams: &mut Streams) -> Result<(Descriptors, Outside)> {
+    // runc's words for what comes now, here and below: its tests know by them that debugging reaches that far.
+    log::debug!("nsexec container setup");
     let (outside, inside) = handshake::pair().context(|| "make the handshake's sockets")?;
     let (stdio, console_socket) = streams.take_inside();
     let joins = plan.namespaces.join.iter().map(|join| {
@@ -128,6 +130,7 @@ impl Spawned {
     /// when the mounts are there, if the plan pauses for that.
     pub fn wait_ready(&self, plan: &InitPlan, at_mounts: impl FnOnce() -> Result<()>) -> Result<Option<OwnedFd>> {
         let mut at_mounts = Some(at_mounts);
+        log::debug!("child process in init()");
         loop {
             let received = self.handshake.receive().context(|| "wait for the container's init")?;
             let Some(received) = received else { return Err(self.failed(None, plan)) };
@@ -138,7 +141,10 @@ impl Spawned {
                     at_mounts.take().map_or(Ok(()), |call| call())?;
                     self.proceed()?;
                 }
-                Message::Ready => return Ok(received.fd),
+                Message::Ready => {
+                    log::debug!("init: closing the pipe to signal completion");
+                    return Ok(received.fd);
+                }
                 other => return Err(self.failed(Some(other), plan)),
             }
         }

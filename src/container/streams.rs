@@ -74,6 +74,11 @@ impl Streams {
         (std::mem::take(&mut self.inside), self.console_socket.take())
     }
 
+    /// Says whether the process has a terminal that is relayed to our streams.
+    pub fn has_relayed_terminal(&self) -> bool {
+        matches!(self.outside, Outside::Terminal(_))
+    }
+
     /// Returns the size of our own terminal, if the process has one that is relayed to it: so large is the process's
     /// from its beginning, and not only once somebody looks after it.
     pub fn terminal_size(&self) -> Option<(u16, u16)> {

@@ -20,6 +20,10 @@ pub fn open(terminal: TerminalPlan, root: BorrowedFd<'_>, bind: bool, with: &Des
     if let Some((rows, columns)) = terminal.size {
         pty::set_size(master.as_fd(), rows, columns).at(Step::Console)?;
     }
+    if terminal.relayed {
+        // Output that goes to a file or a pipe has plain lines (runc does so too).
+        pty::keep_line_ends(master.as_fd()).at(Step::Console)?;
+    }
     if bind {
         let place = path::ensure_in_root(root, c"/dev/console", Missing::File).at(Step::Console)?;
         let tree = mount::clone_tree(peer.as_fd(), false).at(Step::Console)?;

@@ -97,7 +97,7 @@ fn end(failed: Failure, plan: &InitPlan, with: &Descriptors) -> ! {
             process::complain(&plan.process, failed.errno);
             exit_now(255);
         }
-        Step::StartContainerHook if told.is_err() => process::complain_of_hook(),
+        Step::StartContainerHook if told.is_err() => process::complain_of_hook(failed),
         _ => {}
     }
     exit_now(1)

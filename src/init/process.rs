@@ -5,12 +5,13 @@ use super::home;
 use super::report::{At, Result, failure};
 use crate::handshake::Message;
 use crate::plan::process::ProcessPlan;
-use crate::plan::step::Step;
+use crate::plan::step::{Failure, HookEnd, Step};
 use crate::sys::{self, Errno, fd, path, process, seccomp};
 use nix::fcntl::{AtFlags, OFlag};
 use nix::libc;
 use nix::unistd::AccessFlags;
 use std::ffi::CStr;
+use std::fmt::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// More than any machine has; the kernel takes what there is.
@@ -156,9 +157,25 @@ pub fn complain(plan: &ProcessPlan, errno: i32) {
     say(&[b"exec ", name, b": ", Errno::from_raw(errno).desc().as_bytes(), b"\n"]);
 }
 
-/// Says on the process's own stderr why its program was not executed.
-pub fn complain_of_hook() {
-    say(&[b"a startContainer hook failed\n"]);
+/// Says on the process's own stderr which hook kept its program from being executed.
+pub fn complain_of_hook(failed: Failure) {
+    let number = failed.index;
+    _ = match HookEnd::unpack(failed.errno) {
+        // The C library's words take memory.
+        HookEnd::Errno(errno) => {
+            writeln!(Stderr, "error running startContainer hook #{number}: {}", Errno::from_raw(errno).desc())
+        }
+        end => writeln!(Stderr, "error running startContainer hook #{number}: {end}"),
+    };
+}
+
+/// The process's own stderr.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        fd::inherited(2).and_then(|stderr| fd::write_all(stderr, text.as_bytes())).map_err(|_| std::fmt::Error)
+    }
 }
 
 fn say(parts: &[&[u8]]) {

@@ -79,6 +79,8 @@ pub struct ProcessPlan {
 pub struct TerminalPlan {
     /// Rows and columns.
     pub size: Option<(u16, u16)>,
+    /// Whether the runtime itself passes its output on.
+    pub relayed: bool,
 }
 
 /// One resource limit.
@@ -141,6 +143,8 @@ pub struct Surroundings {
     pub has_cpuset: bool,
     /// Rows and columns of the terminal that the process's own is relayed to, which count more than those asked for.
     pub terminal_size: Option<(u16, u16)>,
+    /// Whether the runtime itself passes on what is written to its terminal.
+    pub relayed: bool,
 }
 
 impl ProcessPlan {
@@ -183,7 +187,7 @@ pub fn plan(process: &Process, seccomp: Option<CompiledFilter>, around: &Surroun
         memory_policy: around.memory_policy.clone(),
         first_cpus: Vec::new(),
         last_cpus: Vec::new(),
-        terminal: process.terminal().unwrap_or(false).then(|| terminal(process, around.terminal_size)),
+        terminal: process.terminal().unwrap_or(false).then(|| terminal(process, around)),
         preserve_fds: around.preserve_fds,
     })
 }
@@ -204,10 +208,10 @@ pub fn cstring(text: &OsStr, place: &str) -> Result<CString> {
     CString::new(text.as_bytes()).map_err(|_| Error::invalid(format!("{place} has a NUL byte")))
 }
 
-fn terminal(process: &Process, relayed_to: Option<(u16, u16)>) -> TerminalPlan {
+fn terminal(process: &Process, around: &Surroundings) -> TerminalPlan {
     let cells = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
     let asked = || process.console_size().map(|size| (cells(size.height()), cells(size.width())));
-    TerminalPlan { size: relayed_to.or_else(asked) }
+    TerminalPlan { size: around.terminal_size.or_else(asked), relayed: around.relayed }
 }
 
 /// The environment as runc passes it: of entries with one name the last counts, in its own place.
@@ -424,7 +428,7 @@ mod tests {
         let process = serde_json::from_value(process).unwrap();
         for (terminal_size, size) in [(None, (1, 2)), (Some((24, 80)), (24, 80))] {
             let p = plan(&process, None, &Surroundings { terminal_size, ..Surroundings::default() }).unwrap();
-            assert_eq!(p.terminal, Some(TerminalPlan { size: Some(size) }));
+            assert_eq!(p.terminal, Some(TerminalPlan { size: Some(size), relayed: false }));
         }
     }
 

@@ -7,6 +7,7 @@ use super::InitPlan;
 use super::mounts::{MountAction, MountStep};
 use crate::error::describe;
 use nix::errno::Errno;
+use nix::libc;
 
 macro_rules! steps {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -182,10 +183,34 @@ impl std::fmt::Display for HookEnd {
         match self {
             HookEnd::Errno(errno) => f.write_str(&describe(Errno::from_raw(*errno))),
             HookEnd::Code(code) => write!(f, "exit status {code}"),
-            HookEnd::Signal(signal) => write!(f, "killed by signal {signal}"),
+            HookEnd::Signal(signal) => match signal_words(*signal) {
+                Some(words) => write!(f, "signal: {words}"),
+                None => write!(f, "signal: signal {signal}"),
+            },
             HookEnd::Timeout => f.write_str("timed out"),
         }
     }
+}
+
+/// What Go calls a signal that ends a program.
+fn signal_words(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        libc::SIGHUP => "hangup",
+        libc::SIGINT => "interrupt",
+        libc::SIGQUIT => "quit",
+        libc::SIGILL => "illegal instruction",
+        libc::SIGTRAP => "trace/breakpoint trap",
+        libc::SIGABRT => "aborted",
+        libc::SIGBUS => "bus error",
+        libc::SIGFPE => "floating point exception",
+        libc::SIGKILL => "killed",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGPIPE => "broken pipe",
+        libc::SIGALRM => "alarm clock",
+        libc::SIGTERM => "terminated",
+        libc::SIGSYS => "bad system call",
+        _ => return None,
+    })
 }
 
 impl Failure {
@@ -201,7 +226,7 @@ impl Failure {
     }
 
     fn describe_hook(&self, kind: &str) -> String {
-        format!("error running {kind} hook #{}: {}", self.index + 1, HookEnd::unpack(self.errno))
+        format!("error running {kind} hook #{}: {}", self.index, HookEnd::unpack(self.errno))
     }
 
     /// The words of Go's exec.LookPath: clients tell "not found" from "not executable" by them.

@@ -3,6 +3,7 @@
 use super::fd::own;
 use super::{Result, cvt};
 use nix::libc;
+use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// Returns the other end of a pty whose master was opened from a ptmx node, unlocked.
@@ -24,6 +25,13 @@ pub fn number(master: BorrowedFd<'_>) -> Result<u32> {
     // SAFETY: TIOCGPTN writes one unsigned int.
     cvt(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN as libc::Ioctl, &raw mut number) }.into())?;
     Ok(number)
+}
+
+/// Lets line ends through as they are written, without a carriage return.
+pub fn keep_line_ends(terminal: BorrowedFd<'_>) -> Result<()> {
+    let mut modes = tcgetattr(terminal)?;
+    modes.output_flags.remove(OutputFlags::ONLCR);
+    tcsetattr(terminal, SetArg::TCSANOW, &modes)
 }
 
 /// Sets the size of a terminal, in characters.

@@ -8,7 +8,7 @@ use nix::libc::{self, _POSIX_VDISABLE as NONE};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{
-    InputFlags, LocalFlags, SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr,
+    InputFlags, LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr,
 };
 use nix::unistd::read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -28,7 +28,8 @@ pub fn own() -> Result<OwnedFd> {
     open("/dev/tty", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty())
 }
 
-/// A terminal in raw mode: what is typed goes to the container's terminal as it is, Ctrl-C included.
+/// A terminal in raw mode: what is typed goes to the container's terminal as it is, Ctrl-C included. What is written
+/// still gets its carriage returns here.
 ///
 /// The modes it had come back when this is dropped.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ impl RawMode {
         let before = tcgetattr(&terminal)?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
+        raw.output_flags.insert(OutputFlags::OPOST);
         tcsetattr(&terminal, SetArg::TCSANOW, &raw)?;
         Ok(Self { terminal, before })
     }

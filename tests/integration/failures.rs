@@ -103,7 +103,7 @@ steps! {
         Failing::terminal(|bundle| bundle.with(|config| {
             config["hooks"] = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "0.5"]}]});
         })).hang_up();
-    a_create_container_hook_that_fails: CreateContainerHook, "error running createContainer hook #2: exit status 3",
+    a_create_container_hook_that_fails: CreateContainerHook, "error running createContainer hook #1: exit status 3",
         Bundle::sleep().with(|config| {
             let fails = json!({"path": "/bin/sh", "args": ["sh", "-c", "exit 3"]});
             config["hooks"] = json!({"createContainer": [{"path": "/bin/true"}, fails]});
@@ -267,18 +267,18 @@ outside! {
     a_console_socket_without_terminal: ["--console-socket", "/no/such"],
         "cannot use console socket if runc will not detach or allocate tty", Bundle::sleep();
     descriptors_that_are_not_there: ["--preserve-fds", "100"], "unable to stat preserved-fd ", Bundle::sleep();
-    a_prestart_hook_that_is_missing: [], "error running prestart hook #1: run /no/such: no such file or directory",
+    a_prestart_hook_that_is_missing: [], "error running prestart hook #0: run /no/such: no such file or directory",
         hooked("prestart", json!([{"path": "/no/such"}]));
     a_create_runtime_hook_that_fails: [],
-        "error running createRuntime hook #2: exit status 3, stdout: one, stderr: two",
+        "error running createRuntime hook #1: exit status 3, stdout: one, stderr: two",
         hooked("createRuntime", json!([{"path": "/bin/true"},
             {"path": "/bin/sh", "args": ["sh", "-c", "echo one; echo two >&2; exit 3"]}]));
     a_create_runtime_hook_that_hangs: [],
-        "error running createRuntime hook #1: hook ran past specified timeout of 1.0s",
+        "error running createRuntime hook #0: hook ran past specified timeout of 1.0s",
         hooked("createRuntime", json!([{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]));
-    a_create_container_hook_that_hangs: [], "error running createContainer hook #1: timed out",
+    a_create_container_hook_that_hangs: [], "error running createContainer hook #0: timed out",
         hooked("createContainer", json!([{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]));
-    a_create_container_hook_that_is_killed: [], "error running createContainer hook #1: killed by signal 9",
+    a_create_container_hook_that_is_killed: [], "error running createContainer hook #0: signal: killed",
         hooked("createContainer", json!([{"path": "/bin/sh", "args": ["sh", "-c", "kill -9 $$"]}]));
     a_map_that_overlaps: [], "uid_map: invalid argument",
         Bundle::sleep().user_namespace(100_000).with(|config| {

@@ -1,0 +1,123 @@
+#!/bin/bash
+# conformance.sh DIR RUNTIME [LAYOUT [FILE...]] - runs runc's integration suite, of which
+# conformance-parts.sh has put all into DIR, against the program RUNTIME or against
+# DIR/runc ("runc"), in a cgroup layout: hybrid (as the machine has it), v1 or v2.
+# Prints what passed in each file and in all of them, and what failed; fails if
+# anything did that tests/support/conformance/*.tsv does not list, or if what they
+# list for this runtime passes. FILEs are names like "kill.bats".
+set -euo pipefail
+tables=$(realpath "$(dirname "$0")/../tests/support/conformance")
+
+dir=$(realpath "${1:?usage: conformance.sh DIR RUNTIME [LAYOUT [FILE...]]}")
+name=$(basename "${2:?usage: conformance.sh DIR RUNTIME [LAYOUT [FILE...]]}")
+layout=${3:-hybrid}
+program=$2
+[ "$program" != runc ] || program=$dir/runc/usr/sbin/runc
+suite=$dir/suite/tests/integration
+results=$dir/results/$name-$layout
+files=("${@:4}")
+[ ${#files[@]} -gt 0 ] || mapfile -t files < <(cd "$suite" && ls -- *.bats)
+
+# Several tests look for the name "runc" in what is printed.
+mkdir -p "$dir/bin/$name" "$results"
+install "$program" "$dir/bin/$name/runc"
+scratch=$(mktemp -d /tmp/stasis-conformance-XXXXXX)
+chmod 755 "$scratch"
+trap 'rm -rf --one-file-system "$scratch"' EXIT
+
+cgroup=${scratch##*/}
+
+# Runs a file among processes and mounts that end with it, whatever it leaves.
+run_file() {
+    local limit=60
+    rm -f "$results/$1.tap"
+    # The limit of a test is a job of its shell's, which a wait for all jobs waits for.
+    ! grep -q '^\s*wait\s*\(#\|$\)' "$suite/$1" || limit=
+    (
+        enter_cgroups
+        # runc leaves logs where it is.
+        cd "$scratch"
+        # shellcheck disable=SC2016
+        TMPDIR=$scratch RUNC=$dir/bin/$name/runc BATS_TEST_TIMEOUT=$limit timeout --kill-after=10 600 \
+            unshare --mount --pid --fork --mount-proc --kill-child bash -euc '
+                mount -t tmpfs -o mode=755 tmpfs /run
+                case $1 in
+                v2) mount -t cgroup2 cgroup2 /sys/fs/cgroup ;;
+                v1)
+                    mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
+                    for controllers in $(awk -F: "\$2 != \"\" { print \$2 }" /proc/self/cgroup); do
+                        mkdir "/sys/fs/cgroup/${controllers#name=}"
+                        mount -t cgroup -o "$controllers" cgroup "/sys/fs/cgroup/${controllers#name=}"
+                    done ;;
+                esac
+                # Many tests need a terminal, on which nobody types.
+                mkfifo /run/nobody
+                script --quiet --command "bats --formatter tap $2 >$3" /dev/null <>/run/nobody & wait $!' \
+            sh "$layout" "$suite/$1" "$results/$1.tap" </dev/null >"$results/$1.log" 2>&1
+    ) || true
+    remove_cgroups
+    find "$scratch" -mindepth 1 -delete
+}
+
+# Puts this process into a cgroup of its own in every hierarchy, as the containers are
+# put below their runtime's: on v2 beside it.
+enter_cgroups() {
+    local hierarchy file
+    for hierarchy in /sys/fs/cgroup/*/; do
+        # Not a directory that somebody has made beside them.
+        [ -e "$hierarchy/cgroup.procs" ] || continue
+        mkdir -p "$hierarchy$cgroup/self"
+        # Those of v1 are empty at first.
+        for file in cpuset.cpus cpuset.mems; do
+            [ ! -e "$hierarchy$file" ] || tee "$hierarchy$cgroup/$file" "$hierarchy$cgroup/self/$file" <"$hierarchy$file" >/dev/null
+        done
+        echo $BASHPID >"$hierarchy$cgroup/self/cgroup.procs"
+    done
+}
+
+# Removes what a test that was ended has left below them, and the suite's own ones.
+remove_cgroups() {
+    find /sys/fs/cgroup/*/{"$cgroup",runc-cgroups-integration-test} -depth -type d -exec rmdir {} + 2>/dev/null || true
+}
+
+# Prints a line for each test of a file: the file, the test, ok, skip or FAIL. A test
+# that was planned and says nothing has failed.
+verdicts() {
+    sed -n 's/^@test "\(.*\)" {$/\1/p' "$suite/$1" | gawk -v OFS='\t' -v file="$1" '
+        FNR == NR && match($0, /^(not ok|ok) [0-9]+ (.*)$/, found) {
+            split(found[2], parts, / # skip/)
+            verdict[parts[1]] = found[1] != "ok" ? "FAIL" : found[2] ~ / # skip/ ? "skip" : "ok"
+        }
+        FNR != NR { gsub(/\\"/, "\""); print file, $0, ($0 in verdict) ? verdict[$0] : "FAIL" }
+    ' "$results/$1.tap" -
+}
+
+for file in "${files[@]}"; do
+    run_file "$file"
+    verdicts "$file" >"$results/$file.tsv"
+    gawk -F'\t' -v file="$file" '{ count[$3]++ } END {
+        printf "%-28s %3d passed %3d skipped %3d failed\n", file, count["ok"], count["skip"], count["FAIL"]
+    }' "$results/$file.tsv"
+done
+
+(cd "$results" && cat "${files[@]/%/.tsv}") | gawk -F'\t' -v runtime="$name" -v layout="$layout" '
+    # The tables: layouts, file, test, reason.
+    FILENAME != "-" {
+        if ($1 ~ "(^|,)(all|" layout ")(,|$)") kind[$2 "\t" $3] = FILENAME ~ /limits/ ? "limit" : "gap"
+        next
+    }
+    {
+        count[$3]++
+        listed = kind[$1 "\t" $2]
+        if ($3 == "FAIL" && listed != "limit" && (listed != "gap" || runtime == "runc")) unexpected[$1 ": " $2] = "fails"
+        if ($3 == "FAIL") failed[$1 ": " $2] = listed
+        if ($3 == "ok" && listed == (runtime == "runc" ? "limit" : "gap")) unexpected[$1 ": " $2] = "passes, but is listed as a " listed
+    }
+    END {
+        PROCINFO["sorted_in"] = "@ind_str_asc"
+        printf "%s, %s: %d passed, %d skipped, %d failed\n", runtime, layout, count["ok"], count["skip"], count["FAIL"]
+        for (test in failed) printf "  failed: %s%s\n", test, failed[test] == "" ? "" : " (" failed[test] ")"
+        for (test in unexpected) printf "  UNEXPECTED: %s %s\n", test, unexpected[test]
+        exit length(unexpected) > 0
+    }
+' "$tables/limits.tsv" "$tables/gaps.tsv" -
