@@ -1,6 +1,6 @@
 //! A bundle: a directory with a busybox root file system and a config.json that the test edits.
 
-use super::{Layout, Output, Runtime};
+use super::{Layout, Output, Runtime, copy_program};
 use serde_json::{Value, json};
 use stasis::spec::template;
 use std::fs;
@@ -71,7 +71,7 @@ impl Bundle {
     /// Puts a program of the tests' own into the root file system.
     pub fn program(self, name: &str) -> Self {
         let program = super::program(name);
-        self.prepare(|path| assert_ne!(fs::copy(&program, path.join("rootfs/bin").join(name)).unwrap(), 0))
+        self.prepare(|path| copy_program(&program, &path.join("rootfs/bin").join(name)))
     }
 
     /// Adds an entry to `mounts`.
@@ -182,7 +182,7 @@ fn make_root(root: &Path) {
     }
     fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
     let (busybox, applets) = busybox();
-    fs::copy(busybox, root.join(BUSYBOX)).unwrap();
+    copy_program(busybox, &root.join(BUSYBOX));
     for applet in applets.iter().filter(|applet| *applet != "busybox") {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }

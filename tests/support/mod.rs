@@ -25,7 +25,7 @@ pub use enclosure::{Enclosure, archive, children, image};
 pub use host_tmpfs::{HostTmpfs, with_shm};
 pub use keeper::keeps;
 pub use output::Output;
-pub use program::program;
+pub use program::{copy_program, program};
 pub use remains::{cycles, files};
 pub use requirements::{CRUN, DATABASES, Lacking, has_v1, is_oracle, lacks, skip};
 pub use runtime::{Layout, Runtime, wait_until};

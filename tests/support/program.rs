@@ -20,3 +20,12 @@ pub fn program(name: &str) -> PathBuf {
     }
     program
 }
+
+/// Copies a program, by a process of its own: a descriptor of ours that is open for writing may go on in what another
+/// test starts at that moment, and what is open for writing is not executed (ETXTBSY).
+#[track_caller]
+pub fn copy_program(program: &Path, to: &Path) {
+    let mut copy = Command::new("cp");
+    copy.arg("-p").arg(program).arg(to);
+    assert!(copy.status().unwrap().success(), "{copy:?}");
+}
