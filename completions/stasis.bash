@@ -1,27 +1,26 @@
 # Completion of stasis for bash. Written by `make generate` from the definition of the command line.
 
 _stasis() {
-    local current=${COMP_WORDS[COMP_CWORD]} previous='' verb='' options='' word i
+    local current=${COMP_WORDS[COMP_CWORD]} verb='' options='' expected='' word i
     local root=()
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
+        if [[ -n $expected ]]; then expected='' && continue; fi
+        [[ $word != --root ]] || root=(--root "${COMP_WORDS[i + 1]}")
         case $word in
-        --root) root=(--root "${COMP_WORDS[i + 1]}") ;;
-        esac
-        case $word in
-        --bundle|--config|--console-socket|--cwd|--external-tmpfs|--file|--image-path|--log|--parent-path|--pid-file|--pidfd-socket|--process|--resources|--root|--work-path|-b|-p|-r | --additional-gids|--apparmor|--blkio-weight|--cap|--cgroup|--cgroup-manager|--cpu-burst|--cpu-idle|--cpu-period|--cpu-quota|--cpu-rt-period|--cpu-rt-runtime|--cpu-share|--cpuset-cpus|--cpuset-mems|--empty-ns|--env|--format|--ghost-limit|--interval|--ipc|--l3-cache-schema|--log-format|--log-level|--lsm-mount-context|--lsm-profile|--manage-cgroups-mode|--mem-bw-schema|--memory|--memory-reservation|--memory-swap|--network-lock|--page-server|--pids-limit|--preserve-fds|--process-label|--progress|--shm-policy|--shm-size|--status-fd|--user|-c|-e|-g|-u) ((i++)) ;;
+        --bundle|--config|--console-socket|--cwd|--external-tmpfs|--file|--image-path|--log|--parent-path|--pid-file|--pidfd-socket|--process|--resources|--root|--work-path|-b|-p|-r) expected=path ;;
+        --additional-gids|--apparmor|--blkio-weight|--cap|--cgroup|--cgroup-manager|--cpu-burst|--cpu-idle|--cpu-period|--cpu-quota|--cpu-rt-period|--cpu-rt-runtime|--cpu-share|--cpuset-cpus|--cpuset-mems|--empty-ns|--env|--format|--ghost-limit|--interval|--ipc|--l3-cache-schema|--log-format|--log-level|--lsm-mount-context|--lsm-profile|--manage-cgroups-mode|--mem-bw-schema|--memory|--memory-reservation|--memory-swap|--network-lock|--page-server|--pids-limit|--preserve-fds|--process-label|--progress|--shm-policy|--shm-size|--status-fd|--user|-c|-e|-g|-u) expected=value ;;
         -*) ;;
         *) verb=${verb:-$word} ;;
         esac
     done
-    previous=${COMP_WORDS[COMP_CWORD - 1]}
-    case $previous in
-    --bundle|--config|--console-socket|--cwd|--external-tmpfs|--file|--image-path|--log|--parent-path|--pid-file|--pidfd-socket|--process|--resources|--root|--work-path|-b|-p|-r)
+    case $expected in
+    path)
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
         ;;
-    --additional-gids|--apparmor|--blkio-weight|--cap|--cgroup|--cgroup-manager|--cpu-burst|--cpu-idle|--cpu-period|--cpu-quota|--cpu-rt-period|--cpu-rt-runtime|--cpu-share|--cpuset-cpus|--cpuset-mems|--empty-ns|--env|--format|--ghost-limit|--interval|--ipc|--l3-cache-schema|--log-format|--log-level|--lsm-mount-context|--lsm-profile|--manage-cgroups-mode|--mem-bw-schema|--memory|--memory-reservation|--memory-swap|--network-lock|--page-server|--pids-limit|--preserve-fds|--process-label|--progress|--shm-policy|--shm-size|--status-fd|--user|-c|-e|-g|-u) return ;;
+    value) return ;;
     esac
     if [[ -z $verb ]]; then
         mapfile -t COMPREPLY < <(compgen -W 'checkpoint create delete events exec features inspect-image kill list pause ps restore resume run spec start state update help --debug --log --log-format --log-level --root --systemd-cgroup --cgroup-manager --rootless --help -h --version -v' -- "$current")

@@ -102,7 +102,7 @@ fn cpu(cgroup: &Cgroup) -> Value {
     let (files, unit) = if accounting.is_v1 { (cgroup.files("cpu"), 1) } else { (cgroup.files(""), 1000) };
     let stat = files.text("cpu.stat");
     let value = |key: &str| file::value(&stat, key).unwrap_or(0);
-    let mut usage = if accounting.is_v1 {
+    let usage = if accounting.is_v1 {
         v1_cpu_usage(&accounting)
     } else {
         let mut usage = Map::new();
@@ -116,7 +116,7 @@ fn cpu(cgroup: &Cgroup) -> Value {
     put(&mut throttling, "throttledPeriods", value("nr_throttled"));
     put(&mut throttling, "throttledTime", value("throttled_time") + value("throttled_usec") * unit);
     let mut cpu = Map::new();
-    cpu.insert("usage".to_owned(), Value::Object(std::mem::take(&mut usage)));
+    cpu.insert("usage".to_owned(), Value::Object(usage));
     cpu.insert("throttling".to_owned(), Value::Object(throttling));
     put(&mut cpu, "psi", pressure(cgroup, "cpu"));
     Value::Object(cpu)

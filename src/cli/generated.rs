@@ -68,27 +68,26 @@ fn bash() -> String {
         r#"# Completion of stasis for bash. Written by `make generate` from the definition of the command line.
 
 _stasis() {{
-    local current=${{COMP_WORDS[COMP_CWORD]}} previous='' verb='' options='' word i
+    local current=${{COMP_WORDS[COMP_CWORD]}} verb='' options='' expected='' word i
     local root=()
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${{COMP_WORDS[i]}}
+        if [[ -n $expected ]]; then expected='' && continue; fi
+        [[ $word != --root ]] || root=(--root "${{COMP_WORDS[i + 1]}}")
         case $word in
-        --root) root=(--root "${{COMP_WORDS[i + 1]}}") ;;
-        esac
-        case $word in
-        {paths} | {values}) ((i++)) ;;
+        {paths}) expected=path ;;
+        {values}) expected=value ;;
         -*) ;;
         *) verb=${{verb:-$word}} ;;
         esac
     done
-    previous=${{COMP_WORDS[COMP_CWORD - 1]}}
-    case $previous in
-    {paths})
+    case $expected in
+    path)
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
         ;;
-    {values}) return ;;
+    value) return ;;
     esac
     if [[ -z $verb ]]; then
         mapfile -t COMPREPLY < <(compgen -W '{verbs} help {global}' -- "$current")

@@ -311,15 +311,10 @@ fn plan_init(
     let filter = compile_seccomp(linux, root)?;
     let id = CString::new(id).map_err(|_| Error::invalid("invalid container ID format"))?;
     let process = Surroundings {
-        last_capability: crate::sys::process::last_capability(),
         keyring: (!options.no_new_keyring).then(|| plan::keyring_name(&id)),
         preserve_fds: options.preserve_fds,
         may_set_groups: super::may_set_groups(linux)?,
-        personality: linux.and_then(|linux| linux.personality().as_ref()).map(super::personality),
-        memory_policy: linux.map(plan::memory_policy::plan).transpose()?.flatten(),
-        has_cpuset: super::has_cpuset(linux),
-        terminal_size: streams.terminal_size(),
-        relayed: streams.has_relayed_terminal(),
+        ..super::surroundings(linux, streams)?
     };
     let kcore = Path::new("/proc/kcore").exists();
     InitPlan::new(spec, filter, &Host { bundle, cgroups, kcore, process, no_pivot: options.no_pivot })

@@ -90,15 +90,10 @@ impl Container {
         let filter = compile_seccomp(linux, self.root())?;
         let id = CString::new(self.id()).unwrap_or_default();
         let around = Surroundings {
-            last_capability: crate::sys::process::last_capability(),
             keyring: (!self.state.no_new_keyring).then(|| plan::keyring_name(&id)),
             preserve_fds: options.preserve_fds,
             may_set_groups: may_set_groups(self.state.pid),
-            personality: linux.and_then(|linux| linux.personality().as_ref()).map(super::personality),
-            memory_policy: linux.map(plan::memory_policy::plan).transpose()?.flatten(),
-            has_cpuset: super::has_cpuset(linux),
-            terminal_size: streams.terminal_size(),
-            relayed: streams.has_relayed_terminal(),
+            ..super::surroundings(linux, streams)?
         };
         let [first_cpus, last_cpus] = plan::process::exec_affinity(process)?;
         Ok(InitPlan {

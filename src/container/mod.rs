@@ -57,6 +57,7 @@ pub use streams::StreamOptions;
 
 use crate::error::{Context, Error, Result};
 use crate::plan::namespaces::{Kind, Namespace, of};
+use crate::plan::process::Surroundings;
 use crate::sys::{Errno, pidfd, proc, socket};
 use oci_spec::runtime::{Linux, LinuxPersonality, LinuxPersonalityDomain, Spec};
 use state::StateDir;
@@ -64,6 +65,7 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use streams::Streams;
 
 /// How a container is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -268,6 +270,19 @@ fn may_set_groups(linux: Option<&Linux>) -> Result<bool> {
     }
     let denied = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
     Ok(!denied)
+}
+
+/// Returns what every process of a container is surrounded by, be it its init or one more.
+fn surroundings(linux: Option<&Linux>, streams: &Streams) -> Result<Surroundings> {
+    Ok(Surroundings {
+        last_capability: crate::sys::process::last_capability(),
+        personality: linux.and_then(|linux| linux.personality().as_ref()).map(personality),
+        memory_policy: linux.map(crate::plan::memory_policy::plan).transpose()?.flatten(),
+        has_cpuset: has_cpuset(linux),
+        terminal_size: streams.terminal_size(),
+        relayed: streams.has_relayed_terminal(),
+        ..Surroundings::default()
+    })
 }
 
 /// Says whether the container may use some cpus only.

@@ -2,12 +2,25 @@
 
 use super::{Errno, Result};
 use nix::libc;
+use nix::sys::socket::{MsgFlags, recv};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// The size of nlmsghdr.
 pub const HEADER: usize = 16;
 
 /// The size of nlattr, and of rtattr.
 const ATTRIBUTE: usize = 4;
+
+/// Takes the messages of an answer, until its last one.
+pub fn receive(socket: BorrowedFd<'_>, mut each: impl FnMut(&[u8]) -> Option<()>) -> Result<()> {
+    let mut buffer = vec![0; 65536];
+    loop {
+        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        if !read(buffer.get(..length).unwrap_or_default(), &mut each)? {
+            return Ok(());
+        }
+    }
+}
 
 /// Reads the messages of one datagram, and says whether there are more to come.
 ///

@@ -84,21 +84,15 @@ impl Request {
 pub fn addresses(socket: BorrowedFd<'_>, index: u32) -> Result<Vec<Request>> {
     let dump = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP, &[0; ADDRESS]);
     send(socket.as_raw_fd(), &dump.0, MsgFlags::empty())?;
-    let (mut found, mut buffer) = (Vec::new(), vec![0; 65536]);
-    loop {
-        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let bytes = buffer.get(..length).unwrap_or_default();
-        let more = netlink::read(bytes, |message| {
-            let (flags, scope) = (*message.get(2)?, *message.get(3)?);
-            if number(message, INDEX)? == index && flags & IFA_F_PERMANENT != 0 && scope == libc::RT_SCOPE_UNIVERSE {
-                found.push(again(message)?);
-            }
-            Some(())
-        })?;
-        if !more {
-            return Ok(found);
+    let mut found = Vec::new();
+    netlink::receive(socket, |message| {
+        let (flags, scope) = (*message.get(2)?, *message.get(3)?);
+        if number(message, INDEX)? == index && flags & IFA_F_PERMANENT != 0 && scope == libc::RT_SCOPE_UNIVERSE {
+            found.push(again(message)?);
         }
-    }
+        Some(())
+    })?;
+    Ok(found)
 }
 
 /// Returns the request for an address that the kernel told of.

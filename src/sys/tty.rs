@@ -2,7 +2,7 @@
 //!
 //! Pseudo-terminals of containers are made elsewhere.
 
-use super::{Errno, Result, cvt};
+use super::{Errno, Result, cvt, stream};
 use nix::fcntl::{OFlag, open};
 use nix::libc::{self, _POSIX_VDISABLE as NONE};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,7 +22,7 @@ pub fn own() -> Result<OwnedFd> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for stream in [stderr.as_fd(), stdout.as_fd(), stdin.as_fd()] {
         if tcgetattr(stream).is_ok() {
-            return stream.try_clone_to_owned().map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO)));
+            return stream::duplicate(stream);
         }
     }
     open("/dev/tty", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty())
@@ -105,8 +105,7 @@ fn drain(terminal: BorrowedFd<'_>, unread: &mut Unread) -> Result<()> {
                 ends.push(bytes.len());
             }
         }
-        let copy = terminal.try_clone_to_owned();
-        let raw = RawMode::enter(copy.map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO)))?)?;
+        let raw = RawMode::enter(stream::duplicate(terminal)?)?;
         return read_to_end(raw.as_fd(), bytes);
     }
     read_to_end(terminal, bytes)
@@ -159,8 +158,10 @@ fn put_plainly(terminal: BorrowedFd<'_>, input: &Unread, mut modes: Termios) -> 
     modes.input_flags = InputFlags::empty();
     // Lines still end with what VEOL and VEOL2 say.
     modes.local_flags &= LocalFlags::ICANON | LocalFlags::IEXTEN;
+    for key in [VERASE, VKILL, VLNEXT, VREPRINT, VWERASE] {
+        modes.control_chars[key as usize] = NONE;
+    }
     let mut with_end_as = |end: u8| {
-        [VERASE, VKILL, VLNEXT, VREPRINT, VWERASE].iter().for_each(|one| modes.control_chars[*one as usize] = NONE);
         modes.control_chars[VEOF as usize] = end;
         tcsetattr(terminal, SetArg::TCSANOW, &modes)
     };

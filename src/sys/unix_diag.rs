@@ -3,7 +3,7 @@
 use super::Result;
 use super::netlink::{self, number};
 use nix::libc;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// From linux/sock_diag.h and linux/unix_diag.h.
@@ -48,14 +48,9 @@ pub fn list(diag: BorrowedFd<'_>) -> Result<Vec<UnixSocket>> {
         request.extend(word.to_ne_bytes());
     }
     send(diag.as_raw_fd(), &request, MsgFlags::empty())?;
-    let (mut found, mut buffer) = (Vec::new(), vec![0; 65536]);
-    loop {
-        let length = recv(diag.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let bytes = buffer.get(..length).unwrap_or_default();
-        if !netlink::read(bytes, |message| parse(message).map(|socket| found.push(socket)))? {
-            return Ok(found);
-        }
-    }
+    let mut found = Vec::new();
+    netlink::receive(diag, |message| parse(message).map(|socket| found.push(socket)))?;
+    Ok(found)
 }
 
 fn parse(message: &[u8]) -> Option<UnixSocket> {

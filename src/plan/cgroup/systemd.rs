@@ -13,6 +13,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::{CgroupPlan, DeviceAccess, Layout, OwnCgroup, Rules, Version, v1, v2};
 use crate::error::{Error, Result};
+use crate::plan::number_list;
 
 pub use annotation::properties as annotated;
 
@@ -321,22 +322,11 @@ fn quota(quota: i64, period: u64, limits: &mut Vec<Property>) {
 
 /// Returns a list such as `0-2,5` as bits, the lowest first.
 fn bits(list: &str) -> Result<Vec<u8>> {
-    let invalid = || Error::invalid(format!("invalid list of cpus or memory nodes: {list:?}"));
-    let number = |text: &str| text.trim().parse::<u16>().map_err(|_| invalid());
-    let mut bits = Vec::new();
-    for part in list.split(',').filter(|part| !part.trim().is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (number(first)?, number(last)?);
-        if first > last {
-            return Err(invalid());
-        }
-        for bit in first..=last {
-            let (byte, bit) = (usize::from(bit / 8), bit % 8);
-            bits.resize(bits.len().max(byte + 1), 0);
-            bits[byte] |= 1 << bit;
-        }
-    }
-    if bits.is_empty() { Err(invalid()) } else { Ok(bits) }
+    let numbers = number_list::parse(list).filter(|numbers| !numbers.is_empty());
+    let numbers = numbers.ok_or_else(|| Error::invalid(format!("invalid list of cpus or memory nodes: {list:?}")))?;
+    let mut bits: Vec<u8> = number_list::mask(&numbers).into_iter().flat_map(u64::to_le_bytes).collect();
+    bits.truncate(bits.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    Ok(bits)
 }
 
 /// Adds what a file of `linux.resources.unified` means, if systemd has a word for it.

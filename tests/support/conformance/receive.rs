@@ -3,7 +3,6 @@
 use crate::args::Args;
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,9 +34,7 @@ pub fn terminals(args: &Args) -> Result<()> {
 
 /// Copies a terminal's output as it is, without carriage returns, until nobody has it open.
 fn show(mut terminal: &File) -> Result<()> {
-    let mut settings = tcgetattr(terminal)?;
-    settings.output_flags.remove(OutputFlags::ONLCR);
-    tcsetattr(terminal, SetArg::TCSANOW, &settings)?;
+    stasis::sys::pty::keep_line_ends(terminal.as_fd())?;
     let mut bytes = [0; 4096];
     while let Ok(count) = terminal.read(&mut bytes) {
         std::io::stdout().write_all(&bytes[..count])?;
