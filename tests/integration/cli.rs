@@ -208,6 +208,16 @@ fn without_a_log_the_error_is_a_line_on_stderr() {
 }
 
 #[test]
+fn debug_says_how_the_runtime_is_protected() {
+    requires!(root);
+    ours_only!("runc 1.1 has other words");
+    let c = Runtime::new(Bundle::new(&["true"]));
+    let bundle = c.bundle().path().to_str().unwrap();
+    let words = "runc exeseal: using /proc/self/exe clone";
+    c.cmd(&["--debug", "run", "--bundle", bundle, c.id()]).ok().stderr_contains(words);
+}
+
+#[test]
 fn debug_says_more() {
     requires!(root);
     let c = Runtime::new(Bundle::new(&["true"]));
