@@ -6,6 +6,8 @@
 //!          <-------------------- Hello  (the kernel adds its pid, as the outside sees it)
 //!   maps, cgroup, oom score
 //!   Proceed ------------------------->  namespaces, mounts
+//!          <------------------- MapIds  (for each mount whose ids only the outside may map, once its source is there)
+//!   Proceed ------------------------->
 //!          <------------------ Mounted  (only when the plan has hooks for that point)
 //!   hooks
 //!   Proceed ------------------------->  the rest
@@ -29,6 +31,8 @@ pub enum Message {
     Proceed,
     /// Inside to outside: here I am.
     Hello,
+    /// Inside to outside: map the ids of mount number so-and-so, whose tree comes with this.
+    MapIds(u16),
     /// Inside to outside: the mounts are there.
     Mounted,
     /// Inside to outside: all is done but the program.
@@ -51,6 +55,10 @@ impl Message {
                 bytes[4..8].copy_from_slice(&failure.errno.to_ne_bytes());
                 5
             }
+            Message::MapIds(index) => {
+                bytes[2..4].copy_from_slice(&index.to_ne_bytes());
+                6
+            }
         };
         bytes
     }
@@ -67,6 +75,7 @@ impl Message {
                 index: u16::from_ne_bytes([index0, index1]),
                 errno: i32::from_ne_bytes(errno),
             }),
+            6 => Message::MapIds(u16::from_ne_bytes([index0, index1])),
             _ => return None,
         })
     }
@@ -155,7 +164,9 @@ mod tests {
     #[test]
     fn messages_survive_the_way() {
         let failed = Message::Failed(Failure { step: Step::Exec, index: 300, errno: -7 });
-        for message in [Message::Proceed, Message::Hello, Message::Mounted, Message::Ready, failed] {
+        for message in
+            [Message::Proceed, Message::Hello, Message::MapIds(300), Message::Mounted, Message::Ready, failed]
+        {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
         assert_eq!(Message::decode(&[9; LEN]), None);

@@ -61,6 +61,8 @@
 //!   validate, plan, state directory, cgroup
 //!   clone3 ------------------------------------->  namespaces, mounts, devices
 //!   id maps, v1 cgroups, limits, state
+//!   ids of a mount's files          <-- MapIds ---   (a source that earlier mounts lie on)
+//!                                    - Proceed ->
 //!   network devices; hooks:         <-- Mounted --
 //!   prestart, createRuntime          - Proceed ->  createContainer hooks, terminal, masks, pivot_root,
 //!                                                  identity, capabilities, seccomp

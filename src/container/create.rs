@@ -6,7 +6,8 @@ use super::start::has_poststart_hooks;
 use super::state::{self, State, StateDir};
 use super::streams::{self, StreamOptions, Streams};
 use super::{
-    Container, NotifySocket, Started, hooks, idmap, net_devices, notify, own_namespaces, seccomp_agent, shm, spawn,
+    Container, NotifySocket, Started, hooks, idmap, net_devices, no_pivot, notify, own_namespaces, seccomp_agent, shm,
+    spawn,
 };
 use crate::cgroup::{self, Cgroup, Holder};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -218,7 +219,7 @@ impl Making<'_> {
 /// Says whether something happens outside between init's mounts and its program.
 fn waits_for_outside(plan: &InitPlan) -> bool {
     let notifies = plan.process.seccomp.as_ref().is_some_and(|filter| filter.notify.is_some());
-    plan.pause_for_hooks || notifies
+    plan.pause_for_hooks || notifies || plan.rootfs.mounts.iter().any(|step| step.has_ids_mapped_late())
 }
 
 pub(super) fn has_terminal(spec: &Spec) -> bool {
@@ -317,7 +318,9 @@ fn plan_init(
         ..super::surroundings(linux, streams)?
     };
     let kcore = Path::new("/proc/kcore").exists();
-    InitPlan::new(spec, filter, &Host { bundle, cgroups, kcore, process, no_pivot: options.no_pivot })
+    let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
+    let no_pivot = options.no_pivot.then(|| no_pivot::places(&rootfs)).transpose()?;
+    InitPlan::new(spec, filter, &Host { bundle, cgroups, kcore, process, no_pivot })
 }
 
 /// Compiles the container's seccomp profile, if it has one, or takes it from the cache below the state root.

@@ -22,6 +22,7 @@ mod kill;
 mod left_out;
 mod mount_points;
 mod net_devices;
+mod no_pivot;
 mod notify;
 mod open_files;
 mod own_namespaces;

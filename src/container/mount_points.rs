@@ -79,7 +79,7 @@ mod tests {
             target: target.into(),
             action,
             ids: None,
-            attributes: Default::default(),
+            flags: Default::default(),
             recursive: Default::default(),
             propagation: Vec::new(),
             late_readonly: false,
@@ -88,7 +88,7 @@ mod tests {
 
     fn bind(target: &CStr, source: &Path) -> MountStep {
         let source = cstring(source.as_os_str(), "test").unwrap();
-        step(target, MountAction::Bind { source, recursive: true })
+        step(target, MountAction::Bind { source, inside: None, recursive: true })
     }
 
     fn tmpfs(target: &CStr) -> MountStep {

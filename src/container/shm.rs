@@ -66,7 +66,7 @@ fn tmpfs(spec: &Spec, wanted: &SharedOutside) -> Result<OwnedFd> {
         set.context(|| format!("{}: option {}", attempt(), parameter.key.to_string_lossy()))?;
     }
     mount::fsconfig_create(fs.as_fd()).context(attempt)?;
-    mount::fsmount(fs.as_fd(), wanted.attributes.set).context(attempt)
+    mount::fsmount(fs.as_fd(), wanted.flags.attributes()).context(attempt)
 }
 
 impl Container {

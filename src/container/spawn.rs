@@ -137,6 +137,10 @@ impl Spawned {
             match received.message {
                 // From an init that needed no joiner, whose pid the clone has told already.
                 Message::Hello => {}
+                Message::MapIds(index) => {
+                    trees::map_ids(&plan.rootfs, index.into(), received.fd)?;
+                    self.proceed()?;
+                }
                 Message::Mounted => {
                     at_mounts.take().map_or(Ok(()), |call| call())?;
                     self.proceed()?;

@@ -33,7 +33,7 @@ pub fn rootfs(plan: &InitPlan) -> Result<Option<OwnedFd>> {
 pub fn mounts(plan: &InitPlan) -> Result<Vec<Option<OwnedFd>>> {
     let mut users = Users::default();
     let make = |step: &MountStep| match &step.action {
-        MountAction::Bind { source, recursive } if plan.namespaces.in_userns || step.ids.is_some() => {
+        MountAction::Bind { source, recursive, inside: None } if plan.namespaces.in_userns || step.ids.is_some() => {
             users.bound(step, source, *recursive).map(Some)
         }
         MountAction::CopyUp { parameters } => {
@@ -44,15 +44,25 @@ pub fn mounts(plan: &InitPlan) -> Result<Vec<Option<OwnedFd>>> {
     plan.rootfs.mounts.iter().map(make).collect()
 }
 
+/// Lets the files of a tree that the inside has made appear as its step wants them: only we may do that in a user
+/// namespace, and only the inside sees what earlier mounts have put there.
+pub fn map_ids(plan: &RootfsPlan, index: usize, tree: Option<OwnedFd>) -> Result<()> {
+    let step = plan.mounts.get(index).ok_or_else(|| Error::other("init has a mount that is not in the plan"))?;
+    let (Some(ids), Some(tree)) = (&step.ids, tree) else {
+        return Err(Error::other(format!("{step}: init wants ids mapped that are not")));
+    };
+    Users::default().own(&tree, ids).map_err(|err| err.context(step.to_string()))
+}
+
 /// Attaches id-mapped mounts to places of their own, from which `plan` then has them: CRIU binds what it finds at a path.
 pub fn attach_id_mapped(plan: &mut RootfsPlan, dir: &StateDir) -> Result<Vec<Attached>> {
     let (mut users, mut all) = (Users::default(), Vec::new());
     for (index, step) in plan.mounts.iter_mut().enumerate().filter(|(_, step)| step.ids.is_some()) {
-        let MountAction::Bind { source, recursive } = &step.action else { continue };
+        let MountAction::Bind { source, recursive, .. } = &step.action else { continue };
         let tree = users.bound(step, source, *recursive)?;
         let attached = Attached::at(dir.id_mapped(index), tree.as_fd(), "an id-mapped copy")?;
         let source = cstring(attached.path().as_os_str(), "path")?;
-        step.action = MountAction::Bind { source, recursive: *recursive };
+        step.action = MountAction::Bind { source, inside: None, recursive: *recursive };
         step.ids = None;
         all.push(attached);
     }

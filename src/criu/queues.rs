@@ -54,7 +54,7 @@ pub fn mounts_of(mountinfo: &str, (major, minor): (u32, u32)) -> Vec<Mount> {
 }
 
 /// Turns the kernel's `\040` into what it stands for. A place that is not valid UTF-8 stays as it is.
-fn unescape(text: &str) -> String {
+pub fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

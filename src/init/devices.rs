@@ -16,7 +16,7 @@ pub fn make_all(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
     // mknod's mode is meant as it stands.
     let mask = process::set_umask(0);
     for (index, node) in plan.devices.iter().enumerate() {
-        let made = if plan.bind_devices { bind(node, root) } else { make(node, root) };
+        let made = if plan.in_userns { bind(node, root) } else { make(node, root) };
         made.at_nth(Step::Device, index)?;
     }
     process::set_umask(mask);

@@ -6,7 +6,9 @@
 
 use super::Descriptors;
 use super::report::{At, Result, failure};
+use crate::handshake::Message;
 use crate::plan::RootfsPlan;
+use crate::plan::mount_flags::MountFlags;
 use crate::plan::mount_options::{AttributeChange, Parameter, Propagation};
 use crate::plan::mounts::{MountAction, MountStep};
 use crate::plan::step::Step;
@@ -19,15 +21,6 @@ use nix::mount::MsFlags;
 use nix::sys::statfs::PROC_SUPER_MAGIC;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-/// All attributes that a bind mount loses when its options name some, as with mount(2)'s MS_REMOUNT.
-const ORDINARY: u64 = libc::MOUNT_ATTR_RDONLY
-    | libc::MOUNT_ATTR_NOSUID
-    | libc::MOUNT_ATTR_NODEV
-    | libc::MOUNT_ATTR_NOEXEC
-    | libc::MOUNT_ATTR_NODIRATIME
-    | libc::MOUNT_ATTR_NOSYMFOLLOW
-    | libc::MOUNT_ATTR__ATIME;
 
 /// Cuts the mounts off from the host's and makes the root file system a mount of its own; returns it.
 pub fn mount_root(plan: &RootfsPlan, with: &Descriptors) -> Result<OwnedFd> {
@@ -84,45 +77,59 @@ fn flags(propagation: Propagation) -> MsFlags {
 
 /// Carries out the mounts.
 pub fn mount_all(plan: &RootfsPlan, root: BorrowedFd<'_>, with: &Descriptors) -> Result<()> {
+    let locked = if plan.in_userns { Locked::InSource } else { Locked::Unknown };
     for (index, step) in plan.mounts.iter().enumerate() {
         let opened = with.trees.get(index).and_then(Option::as_ref).map(AsFd::as_fd);
-        mount_one(index, step, root, opened)?;
+        match opened {
+            Some(tree) => place_tree(index, step, root, tree, locked)?,
+            None => mount_one(index, step, root, with)?,
+        }
     }
     Ok(())
 }
 
-fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, opened: Option<BorrowedFd<'_>>) -> Result<()> {
-    if let Some(tree) = opened {
-        return place_tree(index, step, root, tree);
-    }
+fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descriptors) -> Result<()> {
     match &step.action {
         MountAction::Filesystem { fstype, parameters, fallback } => {
             let ordinary = matches!(fstype.to_bytes(), b"proc" | b"sysfs");
+            let mode = if step.action.inherits_mode() { existing_mode(index, step, root)? } else { None };
             let target = target(index, step, root, Missing::Directory, ordinary)?;
-            let parameters = parameters.iter().map(Parameter::pair);
-            let new = match mount::new_filesystem(fstype, parameters, step.attributes.set) {
+            let mode = mode.iter().map(|mode| (c"mode", CStr::from_bytes_until_nul(mode).ok()));
+            let parameters = mode.chain(parameters.iter().map(Parameter::pair));
+            let new = match mount::new_filesystem(fstype, parameters, step.flags.attributes()) {
                 Err(Errno::EPERM | Errno::EBUSY) if fallback.is_some() => {
                     let source = fallback.as_deref().unwrap_or_default();
-                    let tree = clone_path(index, source, true)?;
-                    change_attributes(tree.as_fd(), step.attributes).at_nth(Step::MountAttributes, index)?;
+                    let source = path::open(source, OFlag::O_PATH).at_nth(Step::MountSource, index)?;
+                    let tree = mount::clone_tree(source.as_fd(), true).at_nth(Step::Mount, index)?;
+                    change_flags(tree.as_fd(), step.flags, Locked::Unknown).at_nth(Step::MountAttributes, index)?;
                     tree
                 }
                 other => other.at_nth(Step::Mount, index)?,
             };
             place(index, step, new.as_fd(), target.as_fd())
         }
-        MountAction::Bind { source, recursive } => {
-            let tree = clone_path(index, source, *recursive)?;
-            place_tree(index, step, root, tree.as_fd())
+        MountAction::Bind { source, inside, recursive } => {
+            let source = match inside {
+                Some(inside) => path::open_in_root(root, inside, OFlag::O_PATH),
+                None => path::open(source, OFlag::O_PATH),
+            };
+            let source = source.at_nth(Step::MountSource, index)?;
+            let tree = mount::clone_tree(source.as_fd(), *recursive).at_nth(Step::Mount, index)?;
+            if step.ids.is_some() {
+                let index = u16::try_from(index).map_err(|_| failure(Step::Mount, index, Errno::E2BIG))?;
+                with.handshake.tell(Message::MapIds(index), Some(tree.as_fd())).at(Step::Handshake)?;
+                super::proceed(with);
+            }
+            place_tree(index, step, root, tree.as_fd(), Locked::Unknown)
         }
         // It is always made outside.
         MountAction::CopyUp { .. } => Err(failure(Step::Mount, index, Errno::EBADF)),
         MountAction::Remount { bind, parameters } => {
             let target = path::open_in_root(root, &step.target, OFlag::O_PATH).at_nth(Step::MountTarget, index)?;
             if !bind {
-                reconfigure(target.as_fd(), parameters, step.attributes).at_nth(Step::Mount, index)?;
+                reconfigure(target.as_fd(), parameters, step.flags).at_nth(Step::Mount, index)?;
             }
-            change_attributes(target.as_fd(), step.attributes).at_nth(Step::MountAttributes, index)?;
+            change_flags(target.as_fd(), step.flags, Locked::Unknown).at_nth(Step::MountAttributes, index)?;
             finish(index, step, target.as_fd())
         }
         MountAction::Symlink { to } => {
@@ -132,12 +139,26 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, opened: Optio
     }
 }
 
-/// Attaches a tree, of a directory or of a file, with the attributes that its options name.
-fn place_tree(index: usize, step: &MountStep, root: BorrowedFd<'_>, tree: BorrowedFd<'_>) -> Result<()> {
+/// Returns the mode of the directory that is in the place of a mount, in octal digits.
+fn existing_mode(index: usize, step: &MountStep, root: BorrowedFd<'_>) -> Result<Option<[u8; 5]>> {
+    let Some(place) = existing(root, &step.target).at_nth(Step::MountTarget, index)? else { return Ok(None) };
+    let mode = path::fstat(place.as_fd()).at_nth(Step::MountTarget, index)?.st_mode;
+    let digit = |shift: u32| b'0' + (mode >> shift & 7) as u8;
+    Ok(Some([digit(9), digit(6), digit(3), digit(0), 0]))
+}
+
+/// Attaches a tree, of a directory or of a file, with the flags that its options name.
+fn place_tree(
+    index: usize,
+    step: &MountStep,
+    root: BorrowedFd<'_>,
+    tree: BorrowedFd<'_>,
+    locked: Locked,
+) -> Result<()> {
     let directory = path::is_directory(tree).at_nth(Step::MountSource, index)?;
     let missing = if directory { Missing::Directory } else { Missing::File };
     let target = target(index, step, root, missing, false)?;
-    change_attributes(tree, step.attributes).at_nth(Step::MountAttributes, index)?;
+    change_flags(tree, step.flags, locked).at_nth(Step::MountAttributes, index)?;
     place(index, step, tree, target.as_fd())
 }
 
@@ -159,33 +180,39 @@ fn target(index: usize, step: &MountStep, root: BorrowedFd<'_>, missing: Missing
     Ok(target)
 }
 
-fn reconfigure(target: BorrowedFd<'_>, parameters: &[Parameter], change: AttributeChange) -> sys::Result<()> {
+fn reconfigure(target: BorrowedFd<'_>, parameters: &[Parameter], flags: MountFlags) -> sys::Result<()> {
     let fs = mount::fspick(target)?;
     mount::configure(fs.as_fd(), parameters.iter().map(Parameter::pair))?;
-    if change.set & libc::MOUNT_ATTR_RDONLY != 0 {
+    if flags.readonly() {
         mount::fsconfig_flag(fs.as_fd(), c"ro")?;
-    } else if change.clear & libc::MOUNT_ATTR_RDONLY != 0 {
+    } else if flags.cleared & libc::MS_RDONLY != 0 {
         mount::fsconfig_flag(fs.as_fd(), c"rw")?;
     }
     mount::fsconfig_reconfigure(fs.as_fd())
 }
 
-fn clone_path(index: usize, source: &CStr, recursive: bool) -> Result<OwnedFd> {
-    let source = path::open(source, OFlag::O_PATH).at_nth(Step::MountSource, index)?;
-    mount::clone_tree(source.as_fd(), recursive).at_nth(Step::Mount, index)
+/// Whether flags of a mount are locked, so that a user namespace may not take them away (mount_namespaces(7)).
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Locked {
+    /// Who knows: the kernel says so.
+    Unknown,
+    /// They would be, had the tree not been opened outside.
+    InSource,
 }
 
-/// Gives a mount the attributes that its options name and no others; in a user namespace those of its source that are
-/// locked stay (mount_namespaces(7)).
-fn change_attributes(tree: BorrowedFd<'_>, change: AttributeChange) -> sys::Result<()> {
-    if change.is_empty() {
+/// Gives a mount the flags that its options name and no others, beside those that are locked.
+fn change_flags(tree: BorrowedFd<'_>, flags: MountFlags, locked: Locked) -> sys::Result<()> {
+    if !flags.named {
         return Ok(());
     }
-    let exactly = Attributes { set: change.set, clear: ORDINARY, propagation: 0 };
-    match mount::set_attributes(tree, exactly, false) {
-        Err(Errno::EPERM) => mount::set_attributes(tree, attributes(change), false),
-        other => other,
+    if locked == Locked::Unknown || flags.spares(mount::flags(tree)?) {
+        match mount::set_attributes(tree, attributes(flags.change()), false) {
+            Err(Errno::EPERM) => {}
+            other => return other,
+        }
     }
+    let change = flags.change_beside(mount::flags(tree)?).ok_or(Errno::EPERM)?;
+    mount::set_attributes(tree, attributes(change), false)
 }
 
 fn attributes(change: AttributeChange) -> Attributes {
@@ -294,7 +321,8 @@ pub fn make_readonly(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
 /// Makes the new root `/` and lets the host's mounts go.
 pub fn change_root(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
     nix::unistd::fchdir(root).at(Step::PivotRoot)?;
-    if plan.no_pivot {
+    if let Some(places) = &plan.no_pivot {
+        places.iter().try_for_each(|place| hide(place)).at(Step::PivotRoot)?;
         mount::move_here_to_root().at(Step::PivotRoot)?;
         nix::unistd::chroot(c".").at(Step::PivotRoot)?;
     } else {
@@ -304,6 +332,22 @@ pub fn change_root(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
     match plan.propagation {
         Some(propagation) => mount::set_propagation(c"/", flags(propagation)).at(Step::RootPropagation),
         None => Ok(()),
+    }
+}
+
+/// Takes a mount of the host's away, or covers it where a user namespace may not.
+fn hide(place: &CStr) -> sys::Result<()> {
+    match mount::set_propagation(place, MsFlags::MS_SLAVE | MsFlags::MS_REC) {
+        // It went with another that it was in.
+        Err(Errno::ENOENT) => return Ok(()),
+        other => other?,
+    }
+    match mount::detach(place) {
+        Err(Errno::EINVAL | Errno::EPERM) => {
+            let place = path::open(place, OFlag::O_PATH)?;
+            mount::attach(mount::empty_filesystem()?.as_fd(), place.as_fd())
+        }
+        other => other,
     }
 }
 

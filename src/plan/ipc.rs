@@ -7,7 +7,8 @@
 //! asks the runtime to do that: the entry stays a tmpfs, which other runtimes mount inside, and [`shared_outside`] makes
 //! two of it, the tmpfs outside and the bind mount of it.
 
-use super::mount_options::{self, AttributeChange, Parameter};
+use super::mount_flags::MountFlags;
+use super::mount_options::{self, Parameter};
 use super::mounts;
 use super::namespaces::{Kind, Namespace, of};
 use crate::error::{Error, Result};
@@ -115,8 +116,8 @@ pub struct SharedOutside {
     pub bind: Mount,
     /// The parameters of the tmpfs.
     pub parameters: Vec<Parameter>,
-    /// The attributes of its mount outside.
-    pub attributes: AttributeChange,
+    /// The flags of its mount outside.
+    pub flags: MountFlags,
 }
 
 /// Returns what is mounted outside and what inside, where a configuration asks for a /dev/shm that others can have too
@@ -135,9 +136,8 @@ pub fn shared_outside(spec: &Spec, place: &Path) -> Result<Option<SharedOutside>
     let words = options.into_iter().filter(is_word);
     bind.set_options(Some(["rbind", "rprivate"].map(str::to_owned).into_iter().chain(words).collect()));
     // A /dev/shm that is read-only inside is for others to write to.
-    let readonly = nix::libc::MOUNT_ATTR_RDONLY;
-    let attributes = AttributeChange { set: parsed.attributes.set & !readonly, clear: 0 };
-    Ok(Some(SharedOutside { index, bind, parameters: parsed.parameters, attributes }))
+    let flags = MountFlags::new(parsed.flags.set & !nix::libc::MS_RDONLY);
+    Ok(Some(SharedOutside { index, bind, parameters: parsed.filesystem_parameters(), flags }))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod hooks;
 pub mod idmap;
 pub mod ipc;
 pub mod memory_policy;
+pub mod mount_flags;
 pub mod mount_ids;
 pub mod mount_options;
 pub mod mounts;
@@ -26,7 +27,6 @@ use idmap::IdMaps;
 use mount_options::Propagation;
 use mounts::{MountContext, MountStep};
 use namespaces::NamespacePlan;
-use nix::libc;
 use oci_spec::runtime::{Hooks, Linux, Spec};
 use process::{ProcessPlan, Surroundings, cstring};
 use std::ffi::{CStr, CString};
@@ -72,16 +72,16 @@ pub struct RootfsPlan {
     pub devices: Vec<DeviceNode>,
     /// Symlinks of /dev.
     pub links: Vec<Link>,
-    /// Whether device nodes are bound from the host, since a user namespace may not make them.
-    pub bind_devices: bool,
+    /// Whether a user namespace mounts it, which may not make device nodes: they are bound from the host.
+    pub in_userns: bool,
     /// Paths to make read-only.
     pub readonly_paths: Vec<CString>,
     /// Paths to hide.
     pub masked_paths: Vec<CString>,
     /// Whether the root is read-only.
     pub readonly: bool,
-    /// Whether the root is moved over / instead of exchanged with it (`--no-pivot`).
-    pub no_pivot: bool,
+    /// If the root is moved over / instead of exchanged with it (`--no-pivot`): the mounts of the host to hide.
+    pub no_pivot: Option<Vec<CString>>,
 }
 
 /// A kernel parameter.
@@ -104,8 +104,8 @@ pub struct Host<'a> {
     pub kcore: bool,
     /// What the process needs to know.
     pub process: Surroundings,
-    /// `--no-pivot`.
-    pub no_pivot: bool,
+    /// With `--no-pivot`: where the host has all of a procfs or sysfs.
+    pub no_pivot: Option<Vec<CString>>,
 }
 
 impl InitPlan {
@@ -135,9 +135,7 @@ impl InitPlan {
     /// nothing but its own cgroup and may write there. An init system in it makes cgroups below.
     pub fn cgroup_owner(&self) -> Option<u32> {
         let writable = self.rootfs.mounts.iter().any(|step| match &step.action {
-            mounts::MountAction::Filesystem { fstype, .. } => {
-                fstype.as_c_str() == c"cgroup2" && step.attributes.set & libc::MOUNT_ATTR_RDONLY == 0
-            }
+            mounts::MountAction::Filesystem { fstype, .. } => fstype.as_c_str() == c"cgroup2" && !step.flags.readonly(),
             _ => false,
         });
         let maps = self.id_maps.as_ref().filter(|_| writable && self.namespaces.unshare_cgroup)?;
@@ -166,8 +164,10 @@ fn name(value: Option<&str>, place: &str) -> Result<Option<CString>> {
 
 fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_>) -> Result<RootfsPlan> {
     let root = spec.root().as_ref().ok_or_else(|| Error::invalid("root property must not be empty"))?;
+    let source = host.bundle.join(root.path());
     let context = MountContext {
         bundle: host.bundle,
+        rootfs: &source,
         cgroups: host.cgroups,
         in_userns: namespaces.in_userns,
         ids: mount_ids::of_container(linux)?,
@@ -178,7 +178,7 @@ fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_
     let own_dev =
         !mounts.iter().any(|m| m.target.as_c_str() == c"/dev" && matches!(m.action, mounts::MountAction::Bind { .. }));
     Ok(RootfsPlan {
-        source: cstring(host.bundle.join(root.path()).as_os_str(), "root.path")?,
+        source: cstring(source.as_os_str(), "root.path")?,
         propagation: linux
             .rootfs_propagation()
             .as_deref()
@@ -188,11 +188,11 @@ fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_
         mounts,
         devices: if own_dev { devices::nodes(linux.devices().as_deref().unwrap_or_default())? } else { Vec::new() },
         links: if own_dev { devices::links(host.kcore) } else { Vec::new() },
-        bind_devices: namespaces.in_userns,
+        in_userns: namespaces.in_userns,
         readonly_paths: paths(linux.readonly_paths().as_deref(), "readonlyPaths")?,
         masked_paths: paths(linux.masked_paths().as_deref(), "maskedPaths")?,
         readonly: root.readonly().unwrap_or(false),
-        no_pivot: host.no_pivot,
+        no_pivot: host.no_pivot.clone(),
     })
 }
 

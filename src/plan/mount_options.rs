@@ -1,5 +1,6 @@
 //! Mount options: the words of config.json and what each means to the kernel, as one table.
 
+use super::mount_flags::{self, MountFlags};
 use super::mount_ids::MappingOption;
 use super::process::cstring;
 use crate::error::{Error, Result};
@@ -19,25 +20,6 @@ impl AttributeChange {
     /// Says whether nothing changes.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
-    }
-
-    /// The later of two options that contradict each other wins, as in mount(8).
-    fn apply(&mut self, word: Attribute) {
-        match word {
-            Attribute::Set(bits) => {
-                self.set |= bits;
-                self.clear &= !bits;
-            }
-            Attribute::Clear(bits) => {
-                self.set &= !bits;
-                self.clear |= bits;
-            }
-            // The three ways of keeping access times are one field: it is cleared before it is set.
-            Attribute::AccessTime(bits) => {
-                self.set = (self.set & !libc::MOUNT_ATTR__ATIME) | bits;
-                self.clear |= libc::MOUNT_ATTR__ATIME;
-            }
-        }
     }
 }
 
@@ -73,8 +55,8 @@ pub struct MountOptions {
     pub bind: Option<Bind>,
     /// Whether an existing mount is to be changed.
     pub remount: bool,
-    /// Attributes of the mount.
-    pub attributes: AttributeChange,
+    /// Flags of the mount.
+    pub flags: MountFlags,
     /// Attributes of the mount and all below it (`rro`, ...).
     pub recursive: AttributeChange,
     /// Changes of propagation, in order.
@@ -83,7 +65,9 @@ pub struct MountOptions {
     pub idmap: Option<MappingOption>,
     /// Whether a new tmpfs begins with what was there before.
     pub copies_up: bool,
-    /// Parameters of the file system, those of its superblock first.
+    /// What is for the superblock of any file system.
+    pub superblock: Vec<Parameter>,
+    /// Parameters of the file system.
     pub parameters: Vec<Parameter>,
 }
 
@@ -96,18 +80,11 @@ pub enum Bind {
     Tree,
 }
 
-/// What an option does to the attributes of a mount.
-#[derive(Clone, Copy)]
-enum Attribute {
-    Set(u64),
-    Clear(u64),
-    AccessTime(u64),
-}
-
 /// What a word means; all others are for the file system.
 #[derive(Clone, Copy)]
 enum Meaning {
-    Attribute(Attribute),
+    /// A flag of the mount, which is set, or cleared.
+    Flag(u64, bool),
     Propagation(Propagation),
     Bind(Bind),
     Remount,
@@ -117,70 +94,67 @@ enum Meaning {
     CopyUp,
     /// An option of the superblock that fsconfig(2) knows by the same name.
     Superblock,
-    /// The default, or noise of mount(8).
+    /// A flag of mount(2) without a meaning for the kernel.
+    Noise,
+    /// The default.
     Nothing,
 }
 
-const fn set(bits: u64) -> Meaning {
-    Meaning::Attribute(Attribute::Set(bits))
+const fn set(flag: u64) -> Meaning {
+    Meaning::Flag(flag, false)
 }
 
-const fn clear(bits: u64) -> Meaning {
-    Meaning::Attribute(Attribute::Clear(bits))
-}
-
-const fn access_time(bits: u64) -> Meaning {
-    Meaning::Attribute(Attribute::AccessTime(bits))
+const fn clear(flag: u64) -> Meaning {
+    Meaning::Flag(flag, true)
 }
 
 const fn propagate(kind: u64, recursive: bool) -> Meaning {
     Meaning::Propagation(Propagation { kind, recursive })
 }
 
-/// The words that the runtime understands itself. Every attribute may have an `r` in front, for the whole tree.
+/// The words that the runtime understands itself. Every flag of a mount may have an `r` in front, for the whole tree.
 const WORDS: [(&str, Meaning); 45] = [
     ("async", Meaning::Superblock),
-    // Relative access times are what a mount has that says nothing else.
-    ("atime", access_time(libc::MOUNT_ATTR_RELATIME)),
+    ("atime", clear(libc::MS_NOATIME)),
     ("bind", Meaning::Bind(Bind::One)),
     ("defaults", Meaning::Nothing),
-    ("dev", clear(libc::MOUNT_ATTR_NODEV)),
-    ("diratime", clear(libc::MOUNT_ATTR_NODIRATIME)),
+    ("dev", clear(libc::MS_NODEV)),
+    ("diratime", clear(libc::MS_NODIRATIME)),
     ("dirsync", Meaning::Superblock),
-    ("exec", clear(libc::MOUNT_ATTR_NOEXEC)),
+    ("exec", clear(libc::MS_NOEXEC)),
     ("idmap", Meaning::IdMap(false)),
     ("iversion", Meaning::Superblock),
     ("lazytime", Meaning::Superblock),
-    ("loud", Meaning::Nothing),
+    ("loud", Meaning::Noise),
     ("mand", Meaning::Superblock),
-    ("noatime", access_time(libc::MOUNT_ATTR_NOATIME)),
-    ("nodev", set(libc::MOUNT_ATTR_NODEV)),
-    ("nodiratime", set(libc::MOUNT_ATTR_NODIRATIME)),
-    ("noexec", set(libc::MOUNT_ATTR_NOEXEC)),
-    ("noiversion", Meaning::Nothing),
+    ("noatime", set(libc::MS_NOATIME)),
+    ("nodev", set(libc::MS_NODEV)),
+    ("nodiratime", set(libc::MS_NODIRATIME)),
+    ("noexec", set(libc::MS_NOEXEC)),
+    ("noiversion", Meaning::Noise),
     ("nolazytime", Meaning::Superblock),
     ("nomand", Meaning::Superblock),
-    ("norelatime", access_time(libc::MOUNT_ATTR_RELATIME)),
-    ("nostrictatime", access_time(libc::MOUNT_ATTR_RELATIME)),
-    ("nosuid", set(libc::MOUNT_ATTR_NOSUID)),
-    ("nosymfollow", set(libc::MOUNT_ATTR_NOSYMFOLLOW)),
+    ("norelatime", clear(libc::MS_RELATIME)),
+    ("nostrictatime", clear(libc::MS_STRICTATIME)),
+    ("nosuid", set(libc::MS_NOSUID)),
+    ("nosymfollow", set(libc::MS_NOSYMFOLLOW)),
     ("private", propagate(libc::MS_PRIVATE, false)),
     ("rbind", Meaning::Bind(Bind::Tree)),
-    ("relatime", access_time(libc::MOUNT_ATTR_RELATIME)),
+    ("relatime", set(libc::MS_RELATIME)),
     ("remount", Meaning::Remount),
     ("ridmap", Meaning::IdMap(true)),
-    ("ro", set(libc::MOUNT_ATTR_RDONLY)),
+    ("ro", set(libc::MS_RDONLY)),
     ("rprivate", propagate(libc::MS_PRIVATE, true)),
     ("rshared", propagate(libc::MS_SHARED, true)),
     ("rslave", propagate(libc::MS_SLAVE, true)),
     ("runbindable", propagate(libc::MS_UNBINDABLE, true)),
-    ("rw", clear(libc::MOUNT_ATTR_RDONLY)),
+    ("rw", clear(libc::MS_RDONLY)),
     ("shared", propagate(libc::MS_SHARED, false)),
-    ("silent", Meaning::Nothing),
+    ("silent", Meaning::Noise),
     ("slave", propagate(libc::MS_SLAVE, false)),
-    ("strictatime", access_time(libc::MOUNT_ATTR_STRICTATIME)),
-    ("suid", clear(libc::MOUNT_ATTR_NOSUID)),
-    ("symfollow", clear(libc::MOUNT_ATTR_NOSYMFOLLOW)),
+    ("strictatime", set(libc::MS_STRICTATIME)),
+    ("suid", clear(libc::MS_NOSUID)),
+    ("symfollow", clear(libc::MS_NOSYMFOLLOW)),
     ("sync", Meaning::Superblock),
     ("tmpcopyup", Meaning::CopyUp),
     ("unbindable", propagate(libc::MS_UNBINDABLE, false)),
@@ -203,7 +177,7 @@ pub fn rootfs_propagation(word: &str) -> Result<Propagation> {
 /// there.
 pub fn known() -> Vec<String> {
     let words = WORDS.iter().filter(|(word, meaning)| !word.is_empty() && !matches!(meaning, Meaning::IdMap(_)));
-    let recursive = words.clone().filter(|(_, meaning)| matches!(meaning, Meaning::Attribute(_)));
+    let recursive = words.clone().filter(|(_, meaning)| matches!(meaning, Meaning::Flag(..)));
     let mut all: Vec<String> = recursive.map(|(word, _)| format!("r{word}")).collect();
     all.extend(words.map(|(word, _)| (*word).to_owned()));
     all.sort_unstable();
@@ -222,20 +196,29 @@ pub fn parse(options: &[String]) -> Result<MountOptions> {
 impl MountOptions {
     fn add(&mut self, option: &str) -> Result<()> {
         match meaning(option) {
-            Some(Meaning::Attribute(word)) => self.attributes.apply(word),
+            Some(Meaning::Flag(flag, clear)) => self.flags.name(flag, clear),
             Some(Meaning::Propagation(change)) => self.propagation.push(change),
             Some(Meaning::Bind(much)) => self.bind = Some(much),
             Some(Meaning::Remount) => self.remount = true,
             Some(Meaning::IdMap(recursive)) => self.idmap = Some(MappingOption { recursive, maps: None }),
             Some(Meaning::CopyUp) => self.copies_up = true,
-            Some(Meaning::Superblock) => self.parameters.insert(0, parameter(option)?),
+            Some(Meaning::Superblock) => {
+                self.superblock.push(parameter(option)?);
+                self.flags.named = true;
+            }
+            Some(Meaning::Noise) => self.flags.named = true,
             Some(Meaning::Nothing) => {}
             None => match option.strip_prefix('r').and_then(meaning) {
-                Some(Meaning::Attribute(word)) => self.recursive.apply(word),
+                Some(Meaning::Flag(flag, clear)) => mount_flags::change_recursively(&mut self.recursive, flag, clear),
                 _ => self.add_other(option)?,
             },
         }
         Ok(())
+    }
+
+    /// Returns all that a file system is told.
+    pub fn filesystem_parameters(self) -> Vec<Parameter> {
+        [self.superblock, self.parameters].concat()
     }
 
     fn add_other(&mut self, option: &str) -> Result<()> {
@@ -282,10 +265,8 @@ mod tests {
 
     #[test]
     fn the_later_option_wins() {
-        let a = parsed(&["ro", "nosuid", "rw"]).attributes;
-        assert_eq!((a.set, a.clear), (libc::MOUNT_ATTR_NOSUID, libc::MOUNT_ATTR_RDONLY));
-        let a = parsed(&["noatime", "strictatime"]).attributes;
-        assert_eq!((a.set, a.clear), (libc::MOUNT_ATTR_STRICTATIME, libc::MOUNT_ATTR__ATIME));
+        let flags = parsed(&["ro", "nosuid", "rw"]).flags;
+        assert_eq!((flags.set, flags.cleared), (libc::MS_NOSUID, libc::MS_RDONLY));
     }
 
     #[test]
@@ -295,7 +276,7 @@ mod tests {
         assert_eq!(o.recursive.clear, libc::MOUNT_ATTR__ATIME);
         assert_eq!(o.bind, Some(Bind::Tree));
         assert_eq!(o.propagation, [Propagation { kind: libc::MS_SLAVE, recursive: true }]);
-        assert_eq!(o.attributes.set, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(o.flags, MountFlags::new(libc::MS_RDONLY | libc::MS_RELATIME));
     }
 
     #[test]
@@ -314,8 +295,7 @@ mod tests {
     fn every_word_that_features_lists_is_understood() {
         for word in known() {
             let o = parsed(&[&word]);
-            let superblock = matches!(meaning(&word), Some(Meaning::Superblock));
-            assert!(o.parameters.is_empty() || superblock, "{word} would be passed to the file system");
+            assert!(o.parameters.is_empty(), "{word} would be passed to the file system");
         }
     }
 }

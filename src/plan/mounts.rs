@@ -1,5 +1,6 @@
 //! Mounts: from the entries of config.json to the steps that the inside carries out.
 
+use super::mount_flags::MountFlags;
 use super::mount_ids::{self, Ids, MountIds};
 use super::mount_options::{self, AttributeChange, Bind, MountOptions, Parameter, Propagation};
 use super::process::cstring;
@@ -19,8 +20,8 @@ pub struct MountStep {
     pub action: MountAction,
     /// As whose the files appear; as their own without.
     pub ids: Option<MountIds>,
-    /// Changes of the mount's own attributes.
-    pub attributes: AttributeChange,
+    /// Flags of the mount itself.
+    pub flags: MountFlags,
     /// Changes of the attributes of all mounts in the tree.
     pub recursive: AttributeChange,
     /// Changes of propagation, in order.
@@ -51,6 +52,8 @@ pub enum MountAction {
     Bind {
         /// Where it is.
         source: CString,
+        /// The same place with the root of the container as `/`, if it is in there: earlier mounts may lie on it.
+        inside: Option<CString>,
         /// Whether the mounts below it come along.
         recursive: bool,
     },
@@ -66,6 +69,25 @@ pub enum MountAction {
         /// Where it points.
         to: CString,
     },
+}
+
+impl MountStep {
+    /// Says whether the ids of its files can only be mapped once earlier mounts are there.
+    pub fn has_ids_mapped_late(&self) -> bool {
+        self.ids.is_some() && matches!(self.action, MountAction::Bind { inside: Some(_), .. })
+    }
+}
+
+impl MountAction {
+    /// Says whether its root gets the mode of the directory that it is mounted on, if there is one.
+    pub fn inherits_mode(&self) -> bool {
+        match self {
+            MountAction::Filesystem { fstype, parameters, .. } if fstype.as_c_str() == c"tmpfs" => {
+                parameters.iter().all(|parameter| parameter.key.as_c_str() != c"mode")
+            }
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for MountStep {
@@ -120,6 +142,8 @@ pub struct V1Hierarchy {
 pub struct MountContext<'a> {
     /// The bundle: relative sources are looked for in it.
     pub bundle: &'a Path,
+    /// Where the root of the container is on the host.
+    pub rootfs: &'a Path,
     /// What `cgroup` mounts show.
     pub cgroups: &'a CgroupView,
     /// Whether the container has a user namespace of its own.
@@ -137,7 +161,7 @@ pub fn plan(mounts: &[Mount], context: &MountContext<'_>) -> Result<Vec<MountSte
         let attempt = || format!("mount {}", mount.destination().display());
         let options = mount_options::parse(mount.options().as_deref().unwrap_or_default())
             .map_err(|err| err.context(attempt()))?;
-        let target = destination(mount.destination()).map_err(|err| err.context(attempt()))?;
+        let target = target(mount, context).map_err(|err| err.context(attempt()))?;
         match mount.typ().as_deref() {
             Some("cgroup" | "cgroup2") if options.bind.is_none() && !options.remount => {
                 steps.extend(cgroup(&target, options, context).map_err(|err| err.context(attempt()))?);
@@ -148,9 +172,43 @@ pub fn plan(mounts: &[Mount], context: &MountContext<'_>) -> Result<Vec<MountSte
     Ok(steps)
 }
 
+/// Files of /proc that a mount may cover, since they only inform (lxcfs puts its own there).
+const COVERABLE: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// Returns the place of a mount with the root of the container as `/`; a destination below the root's place on the host
+/// is meant inside too.
+fn target(mount: &Mount, context: &MountContext<'_>) -> Result<String> {
+    let path = inside(mount.destination(), context.rootfs).unwrap_or_else(|| mount.destination().clone());
+    let target = destination(&path)?;
+    // procfs itself may be mounted there again, as Kata and nested runtimes do.
+    let covers = target.starts_with("/proc/") && mount.typ().as_deref() != Some("proc");
+    // Anything else than what informs would take protections away.
+    match covers && !COVERABLE.contains(&target.as_str()) {
+        true => Err(Error::invalid(format!("{target:?} cannot be mounted because it is inside /proc"))),
+        false => Ok(target),
+    }
+}
+
 /// Destinations are absolute; a relative one is taken as if it began with `/` (as runc does), `..` cannot leave it.
 pub fn destination(path: &Path) -> Result<String> {
     clean(path).into_os_string().into_string().map_err(|_| Error::invalid("destination is not UTF-8"))
+}
+
+/// Returns a path of the host's with the root of the container as `/`, if it is in there.
+fn inside(path: &Path, rootfs: &Path) -> Option<PathBuf> {
+    let below = clean(path).strip_prefix(clean(rootfs)).map(|below| Path::new("/").join(below));
+    below.ok().filter(|_| rootfs.components().count() > 1)
 }
 
 /// Returns an absolute path without `.` and `..`, by its words alone.
@@ -169,49 +227,46 @@ pub fn clean(path: &Path) -> PathBuf {
 fn one(mount: &Mount, target: &str, options: MountOptions, context: &MountContext<'_>) -> Result<MountStep> {
     let is_bind = options.bind.is_some() || mount.typ().as_deref() == Some("bind");
     let fstype = mount.typ().as_deref().unwrap_or_default();
-    let mut attributes = options.attributes;
+    let mut flags = options.flags;
     let mut late_readonly = false;
+    let (recursive, propagation) = (options.recursive, options.propagation.clone());
     let ids = mount_ids::plan(mount, is_bind && !options.remount, options.idmap.as_ref(), context.ids.as_ref())?;
     let action = if options.remount {
-        MountAction::Remount { bind: is_bind, parameters: options.parameters }
+        MountAction::Remount { bind: is_bind, parameters: options.filesystem_parameters() }
     } else if is_bind {
         if !options.parameters.is_empty() {
             return Err(Error::invalid("bind mounts cannot have any filesystem-specific options applied"));
         }
-        MountAction::Bind { source: bind_source(mount, context)?, recursive: options.bind == Some(Bind::Tree) }
+        bind(mount, options.bind == Some(Bind::Tree), context)?
     } else {
-        let readonly = attributes.set & libc::MOUNT_ATTR_RDONLY != 0;
+        let readonly = flags.readonly();
         late_readonly = readonly && (fstype == "tmpfs" || target == "/dev");
         if late_readonly {
-            attributes.set &= !libc::MOUNT_ATTR_RDONLY;
+            flags.set &= !libc::MS_RDONLY;
         }
         // mount(2) makes both the superblock and the mount read-only.
-        match filesystem(mount, fstype, options.parameters, readonly && !late_readonly, context)? {
-            MountAction::Filesystem { parameters, .. } if options.copies_up && fstype == "tmpfs" => {
+        let (copies_up, readonly) = (options.copies_up, readonly && !late_readonly);
+        match filesystem(mount, fstype, options.filesystem_parameters(), readonly, context)? {
+            MountAction::Filesystem { parameters, .. } if copies_up && fstype == "tmpfs" => {
                 MountAction::CopyUp { parameters }
             }
-            _ if options.copies_up => return Err(Error::invalid("tmpcopyup is for tmpfs only")),
+            _ if copies_up => return Err(Error::invalid("tmpcopyup is for tmpfs only")),
             action => action,
         }
     };
-    Ok(MountStep {
-        target: text(target)?,
-        action,
-        ids,
-        attributes,
-        recursive: options.recursive,
-        propagation: options.propagation,
-        late_readonly,
-    })
+    Ok(MountStep { target: text(target)?, action, ids, flags, recursive, propagation, late_readonly })
 }
 
 fn text(value: &str) -> Result<CString> {
     cstring(OsStr::new(value), "mount")
 }
 
-fn bind_source(mount: &Mount, context: &MountContext<'_>) -> Result<CString> {
+fn bind(mount: &Mount, recursive: bool, context: &MountContext<'_>) -> Result<MountAction> {
     let source = mount.source().as_deref().ok_or_else(|| Error::invalid("bind mount without source"))?;
-    cstring(context.bundle.join(source).as_os_str(), "mount source")
+    let source = context.bundle.join(source);
+    let text = |path: &Path| cstring(path.as_os_str(), "mount source");
+    let inside = inside(&source, context.rootfs).as_deref().map(text).transpose()?;
+    Ok(MountAction::Bind { source: text(&source)?, inside, recursive })
 }
 
 fn filesystem(
@@ -245,7 +300,7 @@ fn cgroup(target: &str, options: MountOptions, context: &MountContext<'_>) -> Re
             target: text(target)?,
             action,
             ids: None,
-            attributes: options.attributes,
+            flags: MountFlags::new(options.flags.set),
             recursive: options.recursive,
             propagation: options.propagation.clone(),
             late_readonly: false,
@@ -255,7 +310,7 @@ fn cgroup(target: &str, options: MountOptions, context: &MountContext<'_>) -> Re
         // The host's cgroup namespace is not that of a user namespace, which may not mount what it shows.
         CgroupView::V2 { own, namespace: false } if context.in_userns => {
             let source = cstring(own.as_os_str(), "cgroup path")?;
-            Ok(vec![step(target, MountAction::Bind { source, recursive: true })?])
+            Ok(vec![step(target, MountAction::Bind { source, inside: None, recursive: true })?])
         }
         CgroupView::V2 { own, .. } => {
             let fallback = Some(cstring(own.as_os_str(), "cgroup path")?);
@@ -279,30 +334,29 @@ fn cgroup(target: &str, options: MountOptions, context: &MountContext<'_>) -> Re
 
 /// The tmpfs that holds the mount points of the hierarchies.
 fn cgroup_tmpfs(target: &str, options: &MountOptions) -> Result<MountStep> {
-    let readonly = options.attributes.set & libc::MOUNT_ATTR_RDONLY != 0;
     let key = |key: &std::ffi::CStr, value: &std::ffi::CStr| Parameter { key: key.into(), value: Some(value.into()) };
     let action = MountAction::Filesystem {
         fstype: c"tmpfs".into(),
         parameters: vec![key(c"mode", c"755"), key(c"source", c"tmpfs")],
         fallback: None,
     };
-    let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     Ok(MountStep {
         target: text(target)?,
         action,
         ids: None,
-        attributes: AttributeChange { set, clear: 0 },
+        flags: MountFlags::new(libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC),
         recursive: AttributeChange::default(),
         propagation: options.propagation.clone(),
-        late_readonly: readonly,
+        late_readonly: options.flags.readonly(),
     })
 }
 
 fn v1_action(hierarchy: &V1Hierarchy, namespace: bool) -> Result<MountAction> {
     if !namespace {
-        return Ok(MountAction::Bind { source: cstring(hierarchy.own.as_os_str(), "cgroup path")?, recursive: false });
+        let source = cstring(hierarchy.own.as_os_str(), "cgroup path")?;
+        return Ok(MountAction::Bind { source, inside: None, recursive: false });
     }
-    let mut parameters = mount_options::parse(std::slice::from_ref(&hierarchy.option))?.parameters;
+    let mut parameters = mount_options::parse(std::slice::from_ref(&hierarchy.option))?.filesystem_parameters();
     parameters.push(Parameter { key: c"source".into(), value: Some(c"cgroup".into()) });
     Ok(MountAction::Filesystem { fstype: c"cgroup".into(), parameters, fallback: None })
 }
@@ -313,7 +367,14 @@ mod tests {
 
     fn plan_with(json: serde_json::Value, cgroups: &CgroupView) -> Result<Vec<MountStep>> {
         let mounts: Vec<Mount> = serde_json::from_value(json).unwrap();
-        let context = MountContext { bundle: Path::new("/bundle"), cgroups, in_userns: false, ids: None, label: None };
+        let context = MountContext {
+            bundle: Path::new("/bundle"),
+            rootfs: Path::new("/bundle/rootfs"),
+            cgroups,
+            in_userns: false,
+            ids: None,
+            label: None,
+        };
         plan(&mounts, &context)
     }
 
@@ -329,8 +390,25 @@ mod tests {
         );
         let step = &steps.unwrap()[0];
         assert_eq!(step.target.as_c_str(), c"/y");
-        assert_eq!(step.action, MountAction::Bind { source: c"/bundle/s".into(), recursive: true });
-        assert_eq!(step.attributes.set, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(step.action, MountAction::Bind { source: c"/bundle/s".into(), inside: None, recursive: true });
+        assert_eq!(step.flags, MountFlags::new(libc::MS_RDONLY));
+    }
+
+    #[test]
+    fn paths_below_the_root_are_meant_inside() {
+        let mount = |destination: &str, source: &str| serde_json::json!([{"destination": destination, "source": source, "options": ["bind"]}]);
+        let steps = plan_with(mount("/bundle/rootfs/a/b", "rootfs/x/../c"), &v2()).unwrap();
+        assert_eq!(steps[0].target.as_c_str(), c"/a/b");
+        let MountAction::Bind { inside, .. } = &steps[0].action else { panic!() };
+        assert_eq!(inside.as_deref(), Some(c"/c"));
+        let steps = plan_with(mount("/bundle/rootfs-2/a", "rootfs2"), &v2()).unwrap();
+        assert_eq!(steps[0].target.as_c_str(), c"/bundle/rootfs-2/a");
+        assert!(matches!(&steps[0].action, MountAction::Bind { inside: None, .. }));
+        for place in ["/proc/sys/kernel", "x/../proc/sys/kernel", "/bundle/rootfs/proc/sys/kernel"] {
+            let words = plan_with(mount(place, "/x"), &v2()).unwrap_err().to_string();
+            let cause = "\"/proc/sys/kernel\" cannot be mounted because it is inside /proc";
+            assert_eq!(words, format!("mount {place}: {cause}"));
+        }
     }
 
     #[test]
@@ -354,8 +432,8 @@ mod tests {
             &v2(),
         )
         .unwrap();
-        assert!(steps[0].late_readonly && steps[0].attributes.set == 0);
-        assert!(!steps[1].late_readonly && steps[1].attributes.set == libc::MOUNT_ATTR_RDONLY);
+        assert!(steps[0].late_readonly && steps[0].flags.set == 0);
+        assert!(!steps[1].late_readonly && steps[1].flags.readonly());
     }
 
     #[test]
@@ -364,8 +442,8 @@ mod tests {
         let mounts: Vec<Mount> = serde_json::from_value(json).unwrap();
         for (in_userns, namespace, is_bound) in [(true, false, true), (true, true, false), (false, false, false)] {
             let cgroups = CgroupView::V2 { own: "/c1".into(), namespace };
-            let bundle = Path::new("/bundle");
-            let context = MountContext { bundle, cgroups: &cgroups, in_userns, ids: None, label: None };
+            let (bundle, rootfs) = (Path::new("/bundle"), Path::new("/bundle/rootfs"));
+            let context = MountContext { bundle, rootfs, cgroups: &cgroups, in_userns, ids: None, label: None };
             let action = &plan(&mounts, &context).unwrap()[0].action;
             assert_eq!(matches!(action, MountAction::Bind { source, .. } if source.as_c_str() == c"/c1"), is_bound);
         }

@@ -274,7 +274,7 @@ impl Failure {
             Step::MountSource => format!("{}: open its source", mount()),
             Step::MountTarget => format!("{}: {}", mount(), self.attempt_of_target(root.mounts.get(index))),
             Step::Mount => mount(),
-            Step::MountAttributes => format!("{}: set its flags", mount()),
+            Step::MountAttributes => format!("{}: {}", mount(), attempt_of_flags(root.mounts.get(index))),
             Step::Device => format!(
                 "make device {}",
                 root.devices.get(index).map_or_else(String::new, |d| d.path.to_string_lossy().into_owned())
@@ -350,6 +350,13 @@ impl Failure {
             Step::ExecFifo => "wait for start".into(),
             _ => format!("{:?}", self.step),
         }
+    }
+}
+
+fn attempt_of_flags(step: Option<&MountStep>) -> &'static str {
+    match step.map(|step| &step.action) {
+        Some(MountAction::Bind { .. }) => "failed to set user-requested vfs flags on bind-mount",
+        _ => "set its flags",
     }
 }
 

@@ -5,21 +5,7 @@
 use crate::error::{Error, Result};
 use crate::plan;
 use crate::plan::namespaces::{Kind, Namespace, of};
-use oci_spec::runtime::{Linux, Mount, Process, Spec};
-
-/// Files of /proc that a mount may cover, since they only inform (lxcfs puts its own there).
-const COVERABLE: [&str; 10] = [
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/uptime",
-    "/proc/loadavg",
-    "/proc/slabinfo",
-    "/proc/sys/kernel/ns_last_pid",
-    "/proc/sys/crypto/fips_enabled",
-];
+use oci_spec::runtime::{Linux, Process, Spec};
 
 /// Refuses an id that could not be a directory name or could be taken for an option.
 pub fn id(id: &str) -> Result<()> {
@@ -44,9 +30,6 @@ pub fn spec(spec: &Spec) -> Result<()> {
     namespaces(spec, linux)?;
     user_namespace(linux)?;
     plan::ipc::check(spec)?;
-    for mount in spec.mounts().iter().flatten() {
-        inside_proc(mount)?;
-    }
     for key in linux.sysctl().iter().flatten().map(|(key, _)| key) {
         sysctl(key, linux)?;
     }
@@ -165,17 +148,6 @@ fn user_namespace(linux: &Linux) -> Result<()> {
     }
 }
 
-/// Below /proc only what informs may be covered: anything else would take protections away.
-fn inside_proc(mount: &Mount) -> Result<()> {
-    let text = plan::mounts::destination(mount.destination())?;
-    // procfs itself may be mounted there again, as Kata and nested runtimes do.
-    let covers = text.starts_with("/proc/") && mount.typ().as_deref() != Some("proc");
-    match covers && !COVERABLE.contains(&text.as_str()) {
-        true => Err(Error::invalid(format!("{text:?} cannot be mounted because it is inside /proc"))),
-        false => Ok(()),
-    }
-}
-
 /// Refuses a kernel parameter that is not the container's own: it would change the host's.
 fn sysctl(key: &str, linux: &Linux) -> Result<()> {
     let path = plan::sysctl_path(key).replace('/', ".");
@@ -247,7 +219,7 @@ mod tests {
     #[test]
     fn each_mistake_has_runcs_words() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str); 13] = [
+        let cases: [(Change, &str); 11] = [
             (|v| v["process"] = Value::Null, "process property must not be empty"),
             (|v| v["process"]["cwd"] = json!(""), "Cwd property must not be empty"),
             (|v| v["process"]["cwd"] = json!("tmp"), "Cwd must be an absolute path"),
@@ -270,14 +242,6 @@ mod tests {
             (
                 |v| v["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 1, "size": 1}]),
                 "user namespace mappings specified, but user namespace isn't enabled in the config",
-            ),
-            (
-                |v| v["mounts"] = json!([{"destination": "/proc/sys", "type": "tmpfs"}]),
-                "\"/proc/sys\" cannot be mounted because it is inside /proc",
-            ),
-            (
-                |v| v["mounts"] = json!([{"destination": "x/../proc/sys", "type": "tmpfs"}]),
-                "\"/proc/sys\" cannot be mounted because it is inside /proc",
             ),
             (
                 |v| v["linux"]["sysctl"] = json!({"kernel.panic": "1"}),

@@ -150,6 +150,25 @@ pub fn set_attributes(mount: BorrowedFd<'_>, attributes: Attributes, recursive: 
     mount_setattr(mount, &attr, recursive)
 }
 
+/// Returns the flags of the mount at a descriptor in mount(2)'s words, as far as they may be locked.
+pub fn flags(mount: BorrowedFd<'_>) -> Result<u64> {
+    use nix::sys::statvfs::FsFlags;
+    let found = nix::sys::statfs::fstatfs(mount)?.flags();
+    let words = [
+        (FsFlags::ST_RDONLY, libc::MS_RDONLY),
+        (FsFlags::ST_NOSUID, libc::MS_NOSUID),
+        (FsFlags::ST_NODEV, libc::MS_NODEV),
+        (FsFlags::ST_NOEXEC, libc::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, libc::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, libc::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, libc::MS_RELATIME),
+    ];
+    let flags = words.iter().filter(|(flag, _)| found.contains(*flag)).fold(0, |all, (_, word)| all | word);
+    // What keeps access times in neither way is strict about them, which has no bit of its own.
+    let strict = flags & (libc::MS_NOATIME | libc::MS_RELATIME) == 0;
+    Ok(flags | if strict { libc::MS_STRICTATIME } else { 0 })
+}
+
 /// Lets the files of a mount that is attached nowhere yet appear as those of the users and groups that a user namespace
 /// maps theirs to (kernel 5.12); of all mounts below it too when `recursive`.
 pub fn map_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>, recursive: bool) -> Result<()> {

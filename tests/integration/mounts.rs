@@ -8,8 +8,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 /// A mount as the container's /proc/self/mountinfo shows it.
 #[derive(Debug)]
-struct Mount {
-    attributes: Vec<String>,
+pub struct Mount {
+    pub attributes: Vec<String>,
     propagation: String,
     fstype: String,
     parameters: Vec<String>,
@@ -17,7 +17,7 @@ struct Mount {
 
 /// Finds the topmost mount at `point`.
 #[track_caller]
-fn mount_at(output: &Output, point: &str) -> Mount {
+pub fn mount_at(output: &Output, point: &str) -> Mount {
     let mut fields = output.stdout.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let line = fields.rfind(|fields| fields.get(4) == Some(&point)).unwrap_or_else(|| panic!("no {point} in {output}"));
     let dash = line.iter().position(|field| *field == "-").unwrap();
@@ -27,11 +27,11 @@ fn mount_at(output: &Output, point: &str) -> Mount {
 }
 
 /// A bundle that shows its mounts.
-fn shows() -> Bundle {
+pub fn shows() -> Bundle {
     Bundle::new(&["cat", "/proc/self/mountinfo"])
 }
 
-fn has(words: &[String], word: &str) -> bool {
+pub fn has(words: &[String], word: &str) -> bool {
     words.iter().any(|other| other == word)
 }
 
@@ -525,4 +525,33 @@ fn a_bind_mount_has_no_parameters_of_a_file_system() {
     let bundle = Bundle::sleep().mount("/data", "bind", "/tmp", &["bind", "size=5"]);
     let words = "bind mounts cannot have any filesystem-specific options applied";
     bundle.run().exits(1).stderr_contains(words);
+}
+
+#[test]
+fn a_tmpfs_has_the_mode_of_the_directory_that_it_is_on() {
+    requires!(root);
+    ours_only!("runc 1.1 shows it only in the file system");
+    let bundle = Bundle::sh("stat -c %a /tmp /data /none; grep ' /tmp ' /proc/mounts").with(|config| {
+        config["root"]["readonly"] = json!(false);
+    });
+    let bundle = bundle.mount("/tmp", "tmpfs", "tmpfs", &[]).mount("/data", "tmpfs", "tmpfs", &["mode=1500"]);
+    let c = Runtime::new(bundle.mount("/none", "tmpfs", "tmpfs", &[]));
+    fs::create_dir(c.bundle().rootfs().join("data")).unwrap();
+    fs::set_permissions(c.bundle().rootfs().join("tmp"), fs::Permissions::from_mode(0o7710)).unwrap();
+    c.run().ok().stdout_contains("7710\n1500\n1777\n").stdout_contains("mode=7710");
+}
+
+#[test]
+fn a_root_that_is_moved_leaves_no_whole_procfs_behind() {
+    requires!(root);
+    ours_only!("runc 1.1 leaves the host's");
+    let bundle = Bundle::new(&["unshare", "-mrpf", "mount", "-t", "proc", "none", "/proc"]);
+    let c = Runtime::new(bundle.with(|config| {
+        for set in ["bounding", "permitted", "effective"] {
+            config["process"]["capabilities"][set].as_array_mut().unwrap().push(json!("CAP_SETFCAP"));
+        }
+    }));
+    c.run_with(&["--no-pivot"]).exits(1).stderr_contains("permission denied");
+    mount_at(&Runtime::new(shows()).run_with(&["--no-pivot"]).ok(), "/proc");
+    assert!(fs::metadata("/proc/self").is_ok());
 }
