@@ -12,6 +12,7 @@ use super::{file, v2};
 use crate::error::{Context, Error, Result};
 use crate::plan::cgroup::{Directory, Layout, Mount};
 use crate::sys::cgroupfs::{Filesystem, filesystem};
+use crate::sys::mountinfo;
 
 /// The inode number of the root of a hierarchy (kernfs).
 const ROOT_INODE: u64 = 1;
@@ -88,13 +89,9 @@ fn find_roots(mounts: &mut [Mount]) -> Result<()> {
         return Ok(());
     }
     let table = std::fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo")?;
-    for line in table.lines() {
-        // 36 35 98:0 /root /mount/point ...: see proc_pid_mountinfo(5). Names with spaces are
-        // escaped, ours have none.
-        let mut fields = line.split(' ').skip(3);
-        let (Some(root), Some(point)) = (fields.next(), fields.next()) else { continue };
-        if let Some(mount) = mounts.iter_mut().find(|mount| mount.point == Path::new(point)) {
-            mount.root = PathBuf::from(root);
+    for found in mountinfo::parse(&table) {
+        if let Some(mount) = mounts.iter_mut().find(|mount| mount.point == Path::new(&found.place)) {
+            mount.root = PathBuf::from(found.root);
         }
     }
     Ok(())

@@ -318,8 +318,8 @@ fn plan_init(
         ..super::surroundings(linux, streams)?
     };
     let kcore = Path::new("/proc/kcore").exists();
-    let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
-    let no_pivot = options.no_pivot.then(|| no_pivot::places(&rootfs)).transpose()?;
+    let no_pivot =
+        options.no_pivot.then(|| plan::root_path(spec, bundle).and_then(|root| no_pivot::places(&root))).transpose()?;
     InitPlan::new(spec, filter, &Host { bundle, cgroups, kcore, process, no_pivot })
 }
 
@@ -345,8 +345,7 @@ pub(super) fn first_state(
     options: &CreateOptions,
 ) -> Result<State> {
     let spec = &config.spec;
-    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("Root must be specified"))?;
-    let rootfs = bundle.join(root.path());
+    let rootfs = plan::root_path(spec, bundle)?;
     let real = std::fs::canonicalize(&rootfs).context(|| format!("invalid rootfs: stat {}", rootfs.display()))?;
     if real != plan::mounts::clean(&rootfs) {
         return Err(Error::invalid("invalid rootfs: not an absolute path, or a symlink"));

@@ -21,7 +21,7 @@ const MAX_SYMLINKS: u32 = 40;
 pub fn plan(spec: &Spec, bundle: &Path, cgroups: &CgroupView) -> Result<RootfsPlan> {
     let linux = crate::plan::linux(spec)?;
     let in_userns = namespaces::plan(linux)?.in_userns;
-    let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
+    let rootfs = crate::plan::root_path(spec, bundle)?;
     let ids = mount_ids::of_container(linux)?;
     let context = MountContext { bundle, rootfs: &rootfs, cgroups, in_userns, ids, label: None };
     let masked = linux.masked_paths().iter().flatten();

@@ -4,9 +4,9 @@
 //! whole procfs among them is what the kernel wants to see before it lets a user namespace mount one without masks
 //! (mount_namespaces(7)).
 
-use crate::criu::queues::unescape;
 use crate::error::{Context, Result};
 use crate::plan::process::cstring;
+use crate::sys::mountinfo::{self, Mount};
 use std::ffi::CString;
 use std::path::Path;
 
@@ -17,14 +17,10 @@ pub fn places(rootfs: &Path) -> Result<Vec<CString>> {
 }
 
 fn whole(table: &str, rootfs: &Path) -> Vec<String> {
-    let place = |line: &str| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(3);
-        let (root, place) = (fields.next()?, unescape(fields.next()?));
-        let is_meant = root == "/" && matches!(filesystem.split(' ').next(), Some("proc" | "sysfs"));
-        (is_meant && !Path::new(&place).starts_with(rootfs)).then_some(place)
+    let is_meant = |mount: &Mount<'_>| {
+        mount.root == "/" && matches!(mount.fstype, "proc" | "sysfs") && !Path::new(&mount.place).starts_with(rootfs)
     };
-    table.lines().filter_map(place).collect()
+    mountinfo::parse(table).filter(is_meant).map(|mount| mount.place).collect()
 }
 
 #[cfg(test)]

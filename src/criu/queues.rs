@@ -3,6 +3,8 @@
 //! CRIU dumps none, so they are ours to keep: their content in a file beside the images, the rest in the
 //! [manifest](super::manifest). How they are found and made is the container's business.
 
+use crate::sys::mountinfo;
+
 /// The file with the messages, in the directory of the images.
 pub const ARCHIVE: &str = "stasis-queues.bin";
 
@@ -45,32 +47,8 @@ pub struct Mount {
 /// /proc/PID/mountinfo.
 pub fn mounts_of(mountinfo: &str, (major, minor): (u32, u32)) -> Vec<Mount> {
     let device = format!("{major}:{minor}");
-    let mount = |line: &str| {
-        let mut fields = line.split(' ').skip(2);
-        let (found, root, place) = (fields.next()?, fields.next()?, fields.next()?);
-        (found == device).then(|| Mount { place: unescape(place), whole: root == "/" })
-    };
-    mountinfo.lines().filter_map(mount).collect()
-}
-
-/// Turns the kernel's `\040` into what it stands for. A place that is not valid UTF-8 stays as it is.
-pub fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let digits = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| byte == b'\\') {
-            Some(escaped) => {
-                bytes.push(escaped);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+    let mounts = mountinfo::parse(mountinfo).filter(|mount| mount.device == device);
+    mounts.map(|mount| Mount { whole: mount.root == "/", place: mount.place }).collect()
 }
 
 #[cfg(test)]
@@ -108,6 +86,5 @@ mod tests {
         let mount = |place: &str, whole| Mount { place: place.to_owned(), whole };
         assert_eq!(mounts_of(text, (0, 19)), [mount("/dev/mq x", true), mount("/one", false)]);
         assert_eq!(mounts_of(text, (0, 9)), []);
-        assert_eq!(unescape("a\\"), "a\\");
     }
 }

@@ -99,8 +99,7 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descri
             let new = match mount::new_filesystem(fstype, parameters, step.flags.attributes()) {
                 Err(Errno::EPERM | Errno::EBUSY) if fallback.is_some() => {
                     let source = fallback.as_deref().unwrap_or_default();
-                    let source = path::open(source, OFlag::O_PATH).at_nth(Step::MountSource, index)?;
-                    let tree = mount::clone_tree(source.as_fd(), true).at_nth(Step::Mount, index)?;
+                    let tree = clone_source(index, path::open(source, OFlag::O_PATH), true)?;
                     change_flags(tree.as_fd(), step.flags, Locked::Unknown).at_nth(Step::MountAttributes, index)?;
                     tree
                 }
@@ -113,8 +112,7 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descri
                 Some(inside) => path::open_in_root(root, inside, OFlag::O_PATH),
                 None => path::open(source, OFlag::O_PATH),
             };
-            let source = source.at_nth(Step::MountSource, index)?;
-            let tree = mount::clone_tree(source.as_fd(), *recursive).at_nth(Step::Mount, index)?;
+            let tree = clone_source(index, source, *recursive)?;
             if step.ids.is_some() {
                 let index = u16::try_from(index).map_err(|_| failure(Step::Mount, index, Errno::E2BIG))?;
                 with.handshake.tell(Message::MapIds(index), Some(tree.as_fd())).at(Step::Handshake)?;
@@ -189,6 +187,11 @@ fn reconfigure(target: BorrowedFd<'_>, parameters: &[Parameter], flags: MountFla
         mount::fsconfig_flag(fs.as_fd(), c"rw")?;
     }
     mount::fsconfig_reconfigure(fs.as_fd())
+}
+
+fn clone_source(index: usize, source: sys::Result<OwnedFd>, recursive: bool) -> Result<OwnedFd> {
+    let source = source.at_nth(Step::MountSource, index)?;
+    mount::clone_tree(source.as_fd(), recursive).at_nth(Step::Mount, index)
 }
 
 /// Whether flags of a mount are locked, so that a user namespace may not take them away (mount_namespaces(7)).

@@ -27,10 +27,10 @@ use idmap::IdMaps;
 use mount_options::Propagation;
 use mounts::{MountContext, MountStep};
 use namespaces::NamespacePlan;
-use oci_spec::runtime::{Hooks, Linux, Spec};
+use oci_spec::runtime::{Hooks, Linux, Root, Spec};
 use process::{ProcessPlan, Surroundings, cstring};
 use std::ffi::{CStr, CString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Everything that the inside does, in the order in which it does it.
 ///
@@ -162,9 +162,14 @@ fn name(value: Option<&str>, place: &str) -> Result<Option<CString>> {
     value.filter(|value| !value.is_empty()).map(|value| cstring(value.as_ref(), place)).transpose()
 }
 
+/// Returns where the root of a container is on the host.
+pub fn root_path(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
+    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("Root must be specified"))?;
+    Ok(bundle.join(root.path()))
+}
+
 fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_>) -> Result<RootfsPlan> {
-    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("root property must not be empty"))?;
-    let source = host.bundle.join(root.path());
+    let source = root_path(spec, host.bundle)?;
     let context = MountContext {
         bundle: host.bundle,
         rootfs: &source,
@@ -191,7 +196,7 @@ fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_
         in_userns: namespaces.in_userns,
         readonly_paths: paths(linux.readonly_paths().as_deref(), "readonlyPaths")?,
         masked_paths: paths(linux.masked_paths().as_deref(), "maskedPaths")?,
-        readonly: root.readonly().unwrap_or(false),
+        readonly: spec.root().as_ref().and_then(Root::readonly).unwrap_or(false),
         no_pivot: host.no_pivot.clone(),
     })
 }

@@ -16,13 +16,6 @@ pub struct AttributeChange {
     pub clear: u64,
 }
 
-impl AttributeChange {
-    /// Says whether nothing changes.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// A change of propagation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Propagation {
@@ -218,7 +211,7 @@ impl MountOptions {
 
     /// Returns all that a file system is told.
     pub fn filesystem_parameters(self) -> Vec<Parameter> {
-        [self.superblock, self.parameters].concat()
+        self.superblock.into_iter().chain(self.parameters).collect()
     }
 
     fn add_other(&mut self, option: &str) -> Result<()> {

@@ -11,6 +11,7 @@ pub mod early;
 pub mod fd;
 pub mod ipc;
 pub mod mount;
+pub mod mountinfo;
 pub mod mqueue;
 pub mod netlink;
 pub mod ns;
