@@ -37,6 +37,8 @@ wait $outer
 for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*/; do
     top=$hierarchy/$cgroup
     [ -d "$top" ] || continue
+    # A directory beside the hierarchies, where an engine takes it for one, has plain files.
+    mountpoint -q "$hierarchy" || rm -rf --one-file-system "$top"
     # The kernel may take a moment to forget dead processes.
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         find "$top" -depth -type d -exec rmdir {} + 2>/dev/null
