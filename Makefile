@@ -14,6 +14,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 HOST = $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 BIN = $(TARGET)/$(HOST)/release/stasis
+PEERS = $(TARGET)/peers
 
 CARGO = CARGO_BUILD_TARGET=$(HOST) cargo
 CARGO_TEST = STASIS_BIN=$(BIN) $(CARGO) test --locked
@@ -90,17 +91,21 @@ capabilities: setup-test build ## run the tests of checkpoints, and write what t
 	for suite in criu docker; do $(CARGO_TEST) --test $$suite --no-fail-fast 2>&1; done | scripts/capabilities.sh README.md
 
 # It measures an installed copy, as users run it: what the linker wrote lies in smaller pieces in the page cache.
-bench: setup-test build ## measure a start to exit against runc and crun (root); BENCH, BENCH_CHECKPOINT: options
+bench: setup-test build ## measure stasis against crun, runc, youki and libcontainer (root), and write docs/benchmarks; BENCH: options
+	scripts/peers.sh $(PEERS)
 	cd benches && $(CARGO) build --release --locked --target-dir $(TARGET)/benches
+	cd benches/libcontainer && RUSTFLAGS= LIBSECCOMP_LINK_TYPE=dylib $(CARGO) build --release --locked --target-dir $(PEERS)/libcontainer
 	install -D $(BIN) $(TARGET)/benches/stasis
-	STASIS=$(TARGET)/benches/stasis $(TARGET)/benches/$(HOST)/release/bench $(BENCH)
-	STASIS=$(TARGET)/benches/stasis $(TARGET)/benches/$(HOST)/release/checkpoint $(BENCH_CHECKPOINT)
+	STASIS=$(TARGET)/benches/stasis CRUN=$(PEERS)/crun RUNC=$(PEERS)/runc YOUKI=$(PEERS)/youki \
+		LIBCONTAINER=$(PEERS)/libcontainer/$(HOST)/release/libcontainer-runner \
+		$(TARGET)/benches/$(HOST)/release/bench $(or $(BENCH),--docs docs)
 
 check: setup-check fmt clippy doc deny shellcheck ## format, lints, documentation, dependencies
 
 fmt:
 	cargo fmt --check
 	cd benches && cargo fmt --check
+	cd benches/libcontainer && cargo fmt --check
 
 clippy:
 	$(CARGO) clippy --locked --all-targets -- -D warnings

@@ -10,21 +10,10 @@ set -euo pipefail
 dir=${1:?usage: conformance-parts.sh DIR HELPERS}
 helpers=${2:?usage: conformance-parts.sh DIR HELPERS}
 mapfile -t packages < <(lacking newuidmap=uidmap)
-install_packages bats jq gawk gcc libc6-dev libcap2-bin busybox-static mmdebstrap patchelf xz-utils debian-archive-keyring "${packages[@]}"
+install_packages bats jq gawk gcc libc6-dev libcap2-bin busybox-static mmdebstrap xz-utils debian-archive-keyring "${packages[@]}"
 mkdir -p "$dir"
 work=$(mktemp -d "$dir/new.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
-
-# The program names the machine's loader, whose C library is too old for it.
-make_runc() {
-    local loader
-    say "fetching Debian sid's runc"
-    unpack_from_sid "$work/runc" runc
-    loader=$(echo "$work"/runc/usr/lib/*/ld-linux*)
-    loader=$dir/runc/${loader#"$work/runc/"}
-    patchelf --set-interpreter "$loader" --set-rpath "${loader%/*}" "$work/runc/usr/sbin/runc"
-    mv -T "$work/runc" "$dir/runc"
-}
 
 # Its images come from Debian's packages: a script that downloads others is replaced.
 make_suite() {
@@ -51,7 +40,10 @@ IMAGES
     mv -T "$work/suite" "$dir/suite"
 }
 
-[ -e "$dir/runc" ] || make_runc
+if [ ! -e "$dir/runc" ]; then
+    say "fetching Debian sid's runc"
+    program_from_sid "$dir/runc" usr/sbin/runc runc
+fi
 [ -e "$dir/suite" ] || make_suite
 mkdir -p "$dir/suite/tests/cmd/_bin"
 for name in recvtty pidfd-kill seccompagent remap-rootfs fs-idmap; do

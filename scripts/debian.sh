@@ -120,3 +120,21 @@ unpack_source_from_sid() (
     mkdir -p "$root"
     tar -xf "$temporary/source/$2"_*.orig.tar.* -C "$root" --strip-components=1
 )
+
+# Puts a program of Debian sid into a directory that is not there yet, with the
+# libraries that it was built with: program_from_sid DIR PROGRAM PACKAGE..., where
+# PROGRAM is its path in the packages. It names the loader and the libraries in DIR,
+# since the machine's C library may be too old for it.
+program_from_sid() (
+    dir=$(realpath -m "$1")
+    install_packages patchelf debian-archive-keyring
+    mkdir -p "${dir%/*}"
+    new=$(mktemp -d "$dir.XXXX")
+    trap 'rm -rf "$new"' EXIT
+    unpack_from_sid "$new" "${@:3}"
+    loader=$(echo "$new"/usr/lib/*/ld-linux*)
+    loader=$dir/${loader#"$new/"}
+    # An RPATH, not a RUNPATH, which libraries that are loaded later would not know.
+    patchelf --set-interpreter "$loader" --force-rpath --set-rpath "${loader%/*}" "$new/$2"
+    mv -T "$new" "$dir"
+)

@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::Result;
@@ -61,7 +61,7 @@ pub fn enter(layout: Layout, directory: &Path) -> Result<()> {
         return Err(format!("unshare: {} (are you root?)", io::Error::last_os_error()).into());
     }
     mount("none", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")?;
-    mount("tmpfs", directory, "tmpfs", 0, "mode=700")?;
+    mount("tmpfs", directory, "tmpfs", 0, "mode=711")?;
     let root = Path::new(CGROUP_ROOT);
     match layout {
         Layout::Host => {}
@@ -78,22 +78,25 @@ pub fn enter(layout: Layout, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the cgroup of every run, as config.json names it.
-pub fn cgroups_path() -> String {
-    format!("/stasis-bench-{}", std::process::id())
+/// Returns how the names of all containers begin, which are those of their cgroups.
+pub fn cgroup_prefix() -> String {
+    format!("stasis-bench-{}", std::process::id())
 }
 
-/// Takes the tmpfs off `directory` again, and removes the cgroups that a failed run left.
+/// Takes the tmpfs off `directory` again, if there is one, and removes the cgroups that a failed run left.
 pub fn leave(directory: &Path) -> Result<()> {
-    let name = cgroups_path().split_off(1);
     let root = Path::new(CGROUP_ROOT);
-    for entry in fs::read_dir(root)? {
-        // Most often there is nothing to remove.
-        let _ = fs::remove_dir(entry?.path().join(&name));
+    let hierarchies = fs::read_dir(root)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    for hierarchy in hierarchies.iter().map(PathBuf::as_path).chain([root]) {
+        for cgroup in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
+            if cgroup.file_name().to_string_lossy().starts_with(&cgroup_prefix()) {
+                // Only v2 has such a file.
+                let _ = fs::write(cgroup.path().join("cgroup.kill"), "1");
+                let _ = fs::remove_dir(cgroup.path());
+            }
+        }
     }
-    let _ = fs::remove_dir(root.join(&name));
     match detach(directory) {
-        // Nothing was mounted, since entering had failed.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
         result => Ok(result?),
     }

@@ -1,49 +1,105 @@
-//! The benchmark: start-to-exit of /bin/true in the default `spec` bundle,
-//! for stasis, crun, runc and the floor, interleaved in one run.
+//! The benchmark: stasis beside crun, runc, youki, a runner on the libcontainer crate and the floor, interleaved in one
+//! run.
 //!
-//! Here are the command line and the order of events. The bundle is made in
-//! bundle.rs, the cgroup hierarchies are arranged in layout.rs, one run is
-//! measured in measure.rs, and the table is made in report.rs.
+//! Without a word it runs each of its parts as a process of its own, since each has its own layout of cgroups, and
+//! writes what they have found. Here are the command line and the order of events.
 
 mod bundle;
+mod checkpoint;
+mod contestant;
 mod layout;
 mod measure;
+mod memory;
+mod plot;
 mod report;
+mod scale;
+mod scenarios;
+mod stats;
+mod terminal;
 
 use std::error::Error;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use bundle::Bundle;
+use bundle::Shared;
+use contestant::Contestant;
 use layout::Layout;
-use measure::{Contestant, Sample};
+use measure::Sample;
+use report::Report;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-const USAGE: &str = "usage: bench [--layout v2|v1|host] [--rounds N] [--warmup N] [--pause MS]
-             [--json FILE]
-binaries: STASIS, CRUN, RUNC in the environment; crun and runc are looked up in PATH otherwise";
+const USAGE: &str = "usage: bench [scenarios|scale|memory|checkpoint] [--layout v2|v1|host] [--rounds N] [--warmup N]
+             [--pause MS] [--only TEXT] [--json FILE] [--docs DIRECTORY]
+binaries: STASIS, CRUN, RUNC, YOUKI, LIBCONTAINER, CRIU in the environment; peers are looked up in PATH otherwise";
 
-struct Options {
-    layout: Layout,
+/// The parts, and in which layout each is measured if none is asked for: only v1 has a memory controller everywhere, and
+/// CRIU is as one uses it.
+const PARTS: [(&str, Layout); 4] =
+    [("scenarios", Layout::V2), ("scale", Layout::V2), ("memory", Layout::V1), ("checkpoint", Layout::Host)];
+
+pub struct Options {
+    part: Option<(&'static str, Layout)>,
+    layout: Option<Layout>,
     rounds: usize,
     warmup: usize,
     pause: Duration,
+    only: String,
     json: Option<PathBuf>,
+    docs: Option<PathBuf>,
+}
+
+impl Options {
+    fn parse(words: impl Iterator<Item = String>) -> Result<Self> {
+        let mut words = words.peekable();
+        let part = words.peek().and_then(|word| PARTS.into_iter().find(|(name, _)| name == word));
+        if part.is_some() {
+            words.next();
+        }
+        let (only, pause) = (String::new(), Duration::ZERO);
+        let mut options = Self { part, layout: None, rounds: 50, warmup: 3, pause, only, json: None, docs: None };
+        while let Some(word) = words.next() {
+            let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
+            match word.as_str() {
+                "--layout" => options.layout = Some(value.parse()?),
+                "--rounds" => options.rounds = value.parse()?,
+                "--warmup" => options.warmup = value.parse()?,
+                "--pause" => options.pause = Duration::from_millis(value.parse()?),
+                "--only" => options.only = value,
+                "--json" => options.json = Some(value.into()),
+                "--docs" => options.docs = Some(value.into()),
+                _ => return Err(format!("unknown option {word}").into()),
+            }
+        }
+        if options.rounds == 0 {
+            return Err("--rounds must be at least 1".into());
+        }
+        Ok(options)
+    }
+
+    /// Says whether a scenario was asked for.
+    pub fn wants(&self, title: &str) -> bool {
+        title.contains(&self.only)
+    }
 }
 
 fn main() -> ExitCode {
-    let options = match parse(std::env::args().skip(1)) {
+    let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(error) => {
             eprintln!("bench: {error}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
-    match bench(&options) {
+    let done = match options.part {
+        Some((name, layout)) => {
+            in_directory(name, |place| part(&options, name, options.layout.unwrap_or(layout), place))
+        }
+        None => in_directory("all", all),
+    };
+    match done.and_then(|report| write(&options, &report)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
@@ -52,121 +108,102 @@ fn main() -> ExitCode {
     }
 }
 
-fn parse(mut words: impl Iterator<Item = String>) -> Result<Options> {
-    let mut options = Options { layout: Layout::V2, rounds: 100, warmup: 5, pause: Duration::ZERO, json: None };
-    while let Some(word) = words.next() {
-        let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
-        match word.as_str() {
-            "--layout" => options.layout = value.parse()?,
-            "--rounds" => options.rounds = value.parse()?,
-            "--warmup" => options.warmup = value.parse()?,
-            "--pause" => options.pause = Duration::from_millis(value.parse()?),
-            "--json" => options.json = Some(value.into()),
-            _ => return Err(format!("unknown option {word}").into()),
+/// Runs every part with the options that were given here.
+fn all(place: &Path) -> Result<Report> {
+    let mut report = Report::default();
+    for (name, _) in PARTS {
+        let json = place.join(name);
+        let mut part = Command::new(std::env::current_exe()?);
+        // The last of an option counts.
+        part.arg(name).args(std::env::args_os().skip(1)).arg("--json").arg(&json).args(["--docs", ""]);
+        let status = part.status()?;
+        if !status.success() {
+            return Err(format!("the part {name} ended with {status}").into());
         }
+        report.merge(serde_json::from_str(&fs::read_to_string(&json)?)?);
     }
-    if options.rounds == 0 {
-        return Err("--rounds must be at least 1".into());
-    }
-    Ok(options)
+    Ok(report)
 }
 
-/// Runs the benchmark in a directory of its own, which it removes again.
-fn bench(options: &Options) -> Result<()> {
-    // Opened before the mount namespace changes what the path names.
-    let json = options.json.as_deref().map(create).transpose()?;
-    let directory = std::env::temp_dir().join(format!("stasis-bench-{}", std::process::id()));
+/// Runs one part in its layout.
+fn part(options: &Options, name: &str, layout: Layout, place: &Path) -> Result<Report> {
+    measure::keep_watch();
+    println!("== {name}, cgroup layout {}", layout.name());
+    if name == "checkpoint" {
+        return Ok(Report { sections: checkpoint::part(options, place)?, memory: Vec::new() });
+    }
+    // For a checkpoint, the dead are reaped by the machine's init, as they are for users.
+    measure::adopt_orphans();
+    layout::enter(layout, place)?;
+    let shared = Shared::create(place, layout)?;
+    Ok(match name {
+        "scenarios" => Report { sections: scenarios::part(options, &shared)?, memory: Vec::new() },
+        "scale" => Report { sections: scale::part(options, &shared)?, memory: Vec::new() },
+        _ => Report { sections: Vec::new(), memory: memory::part(&shared)? },
+    })
+}
+
+/// Calls a function with a new directory, which is removed afterwards.
+fn in_directory<T>(name: &str, run: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let directory = std::env::temp_dir().join(format!("{}-{name}", layout::cgroup_prefix()));
     fs::create_dir(&directory).map_err(|e| format!("mkdir {}: {e}", directory.display()))?;
-    let result = measure_in(&directory, options, json);
-    // What was made in it went with the tmpfs; the directory itself is empty.
+    let done = run(&directory);
     layout::leave(&directory)?;
-    fs::remove_dir(&directory)?;
-    result
+    fs::remove_dir_all(&directory)?;
+    done
 }
 
-fn measure_in(directory: &Path, options: &Options, json: Option<fs::File>) -> Result<()> {
-    layout::enter(options.layout, directory)?;
-    let bundle = Bundle::create(directory, options.layout)?;
-    let contestants = settle_config(contestants(&bundle)?, &bundle)?;
-    for contestant in &contestants {
-        for _ in 0..options.warmup {
-            contestant.run(&bundle)?;
-        }
+fn write(options: &Options, report: &Report) -> Result<()> {
+    if let Some(file) = &options.json {
+        fs::write(file, serde_json::to_string_pretty(report)?).map_err(|e| format!("{}: {e}", file.display()))?;
     }
-    let samples = rounds(&contestants, &bundle, options)?;
-    let report = report::Report::new(&contestants, &samples);
-    println!("{}", report.table(options.layout, options.rounds));
-    match json {
-        Some(file) => Ok(report.write_json(file, options.layout, options.rounds)?),
-        None => Ok(()),
+    if let Some(docs) = options.docs.as_ref().filter(|docs| !docs.as_os_str().is_empty()) {
+        fs::create_dir_all(docs)?;
+        fs::write(docs.join("benchmarks.md"), report::page(report))?;
+        fs::write(docs.join("benchmarks.svg"), plot::svg(report))?;
     }
+    Ok(())
 }
 
-/// Returns who takes part, and prints who does not.
-fn contestants(bundle: &Bundle) -> Result<Vec<Contestant>> {
-    let floor = std::env::current_exe()?.with_file_name("floor");
-    let mut found = vec![Contestant::floor(floor)];
-    for (name, variable) in [("stasis", "STASIS"), ("crun", "CRUN"), ("runc", "RUNC")] {
-        let path = std::env::var_os(variable).map(PathBuf::from);
-        let path = path.or_else(|| (name != "stasis").then(|| look_up(name)).flatten());
-        match path {
-            // Runs start in the bundle's directory, so a relative path must not reach them.
-            Some(path) if path.is_file() => {
-                found.push(Contestant::runtime(name, path.canonicalize()?, bundle));
+/// Takes a sample of everybody once a round. The order rotates, and every other round is reversed, so that nobody always
+/// follows the same neighbour. A peer that fails is left out, with all its samples.
+pub fn rounds<'a, T>(
+    entries: Vec<(&'a Contestant, T)>,
+    options: &Options,
+    sample: impl Fn(&Contestant, &T) -> Result<Sample>,
+) -> Result<Vec<(&'a Contestant, T, Vec<Sample>)>> {
+    let places = entries.len();
+    let mut entries: Vec<_> = entries.into_iter().map(|(who, what)| (who, what, Ok(Vec::new()))).collect();
+    for round in 0..options.rounds {
+        for step in 0..places {
+            let step = if round % 2 == 0 { step } else { places - 1 - step };
+            let (who, what, samples) = &mut entries[(round / 2 + step) % places];
+            if let Ok(taken) = samples {
+                std::thread::sleep(options.pause);
+                match sample(who, what) {
+                    Ok(next) => taken.push(next),
+                    Err(reason) => *samples = Err(reason),
+                }
             }
-            Some(path) => println!("note: {name} left out: no file {}", path.display()),
-            None => println!("note: {name} left out: not found (set {variable})"),
         }
     }
-    Ok(found)
-}
-
-/// Writes the config that all will run, and returns who can run it: the
-/// default one, or that without device rules, which crun before 1.9 cannot
-/// load on cgroup v2 unless it may raise a limit. A peer that runs neither in
-/// this layout is left out; for stasis and the floor that is an error.
-fn settle_config(mut contestants: Vec<Contestant>, bundle: &Bundle) -> Result<Vec<Contestant>> {
-    bundle.write_config(false)?;
     let mut able = Vec::new();
-    for mut contestant in contestants.drain(..) {
-        contestant.device_rules = false;
-        match contestant.run(bundle) {
-            Ok(_) => able.push(contestant),
-            Err(reason) if contestant.is_peer() => println!("note: left out: {reason}"),
-            Err(reason) => return Err(reason),
+    for (who, what, samples) in entries {
+        if let Some(samples) = unless_peer(who, samples)? {
+            able.push((who, what, samples));
         }
-    }
-    bundle.write_config(true)?;
-    able.iter_mut().for_each(|contestant| contestant.device_rules = true);
-    if let Some(reason) = able.iter().find_map(|contestant| contestant.run(bundle).err()) {
-        println!("note: linux.resources (the device rules) dropped for all, since {reason}");
-        bundle.write_config(false)?;
-        able.iter_mut().for_each(|contestant| contestant.device_rules = false);
     }
     Ok(able)
 }
 
-/// Runs every contestant once a round. The order rotates, and every other
-/// round is reversed, so that nobody always follows the same neighbour.
-fn rounds(contestants: &[Contestant], bundle: &Bundle, options: &Options) -> Result<Vec<Vec<Sample>>> {
-    let places = contestants.len();
-    let mut samples = vec![Vec::with_capacity(options.rounds); places];
-    for round in 0..options.rounds {
-        for step in 0..places {
-            let step = if round % 2 == 0 { step } else { places - 1 - step };
-            let index = (round / 2 + step) % places;
-            std::thread::sleep(options.pause);
-            samples[index].push(contestants[index].run(bundle)?);
+/// Leaves a peer out that has failed, and says so.
+pub fn unless_peer<T>(contestant: &Contestant, result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(reason) if contestant.is_peer() => {
+            println!("note: {} left out: {reason}", contestant.name);
+            Ok(None)
         }
+        Err(reason) => Err(reason),
     }
-    Ok(samples)
-}
-
-fn look_up(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
-}
-
-fn create(path: &Path) -> Result<fs::File> {
-    fs::File::create(path).map_err(|e: io::Error| format!("create {}: {e}", path.display()).into())
 }

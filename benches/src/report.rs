@@ -1,167 +1,207 @@
-//! From samples to figures: the table on standard output, and the same as JSON.
-//!
-//! A ratio is the median of the ratios of each round, not the ratio of the
-//! medians, so that what slows one whole round down cancels out.
+//! What was measured, as tables for a terminal and for the documentation, and as JSON.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::time::Duration;
 
-use crate::layout::Layout;
-use crate::measure::{Contestant, Sample};
+use serde::{Deserialize, Serialize};
+
+use crate::contestant::Contestant;
+use crate::measure::Sample;
+use crate::stats::{self, Figures};
 
 /// A median that is this many times the minimum tells more of the machine than of the program.
 const NOISY: f64 = 1.5;
 
+/// Everything that one run of the benchmark has found.
+#[derive(Default, Deserialize, Serialize)]
 pub struct Report {
-    rows: Vec<Row>,
-}
-
-struct Row {
-    name: &'static str,
-    version: String,
-    median_ms: f64,
-    min_ms: f64,
-    p90_ms: f64,
-    cpu_ms: f64,
-    peak_kib: u64,
-    to_floor: Option<f64>,
-    to_crun: Option<f64>,
+    pub sections: Vec<Section>,
+    pub memory: Vec<Memory>,
 }
 
 impl Report {
-    /// Summarises `samples`, which holds one list, in order of rounds, for each contestant.
-    pub fn new(contestants: &[Contestant], samples: &[Vec<Sample>]) -> Report {
-        let of = |name| contestants.iter().position(|c| c.name == name).map(|i| &samples[i]);
-        let rows = contestants.iter().zip(samples).map(|(contestant, own)| {
-            let walls = sorted(own.iter().map(|sample| milliseconds(sample.wall)));
-            let cpus = sorted(own.iter().map(|sample| milliseconds(sample.cpu)));
-            Row {
-                name: contestant.name,
-                version: contestant.version.clone(),
-                median_ms: quantile(&walls, 0.5),
-                min_ms: walls[0],
-                p90_ms: quantile(&walls, 0.9),
-                cpu_ms: quantile(&cpus, 0.5),
-                peak_kib: own.iter().map(|sample| sample.peak_kib).max().unwrap_or(0),
-                to_floor: of("floor").map(|other| ratio(own, other)),
-                to_crun: of("crun").map(|other| ratio(own, other)),
-            }
-        });
-        Report { rows: rows.collect() }
+    pub fn merge(&mut self, other: Self) {
+        self.sections.extend(other.sections);
+        self.memory.extend(other.memory);
+    }
+}
+
+/// One scenario with one kind of config.json.
+#[derive(Deserialize, Serialize)]
+pub struct Section {
+    pub scenario: String,
+    pub config: String,
+    /// Whose time is the least that is possible.
+    floor: String,
+    rounds: usize,
+    pub rows: Vec<Row>,
+    #[serde(skip)]
+    samples: Vec<Vec<Sample>>,
+}
+
+/// One contestant in it.
+#[derive(Deserialize, Serialize)]
+pub struct Row {
+    pub name: String,
+    pub version: String,
+    pub median_ms: f64,
+    pub min_ms: f64,
+    pub p90_ms: f64,
+    pub cpu_ms: f64,
+    pub faults: u64,
+    pub peak_kib: u64,
+    pub syscalls: Option<u64>,
+    pub to_floor: Option<f64>,
+    pub to_crun: Option<f64>,
+    pub to_runc: Option<f64>,
+}
+
+/// What a container with one process costs in memory.
+#[derive(Deserialize, Serialize)]
+pub struct Memory {
+    pub name: String,
+    /// The most that its cgroup was charged for until its start.
+    pub charged_kib: u64,
+    /// The smallest limit under which /bin/true still ran.
+    pub least_limit_kib: u64,
+}
+
+impl Section {
+    pub fn new(scenario: &str, config: &str, floor: &str) -> Self {
+        let (scenario, config, floor) = (scenario.to_owned(), config.to_owned(), floor.to_owned());
+        Self { scenario, config, floor, rounds: 0, rows: Vec::new(), samples: Vec::new() }
     }
 
-    pub fn table(&self, layout: Layout, rounds: usize) -> String {
-        let mut text = format!("cgroup layout {}, {rounds} rounds, times in ms\n", layout.name());
-        for row in self.rows.iter().filter(|row| !row.version.is_empty()) {
-            text += &format!("  {}: {}\n", row.name, row.version);
+    /// Adds a contestant with its samples, one for each round.
+    pub fn add(&mut self, contestant: &Contestant, samples: Vec<Sample>, syscalls: Option<u64>) {
+        self.add_named(contestant.name, &contestant.version, samples, syscalls);
+    }
+
+    /// Adds one that is no [`Contestant`].
+    pub fn add_named(&mut self, name: &str, version: &str, samples: Vec<Sample>, syscalls: Option<u64>) {
+        let figures = Figures::of(&samples);
+        self.rounds = samples.len();
+        self.rows.push(Row {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            median_ms: figures.median_ms,
+            min_ms: figures.min_ms,
+            p90_ms: figures.p90_ms,
+            cpu_ms: figures.cpu_ms,
+            faults: figures.faults,
+            peak_kib: figures.peak_kib,
+            syscalls,
+            to_floor: None,
+            to_crun: None,
+            to_runc: None,
+        });
+        self.samples.push(samples);
+        self.compare();
+    }
+
+    /// Sets the ratios of all rows.
+    fn compare(&mut self) {
+        let of = |name: &str| self.rows.iter().position(|row| row.name == name).map(|index| &self.samples[index]);
+        let (floor, crun, runc) = (of(&self.floor), of("crun"), of("runc"));
+        let ratio = |own, other: Option<&Vec<Sample>>| other.map(|other| stats::ratio(own, other));
+        for (row, own) in self.rows.iter_mut().zip(&self.samples) {
+            row.to_floor = ratio(own, floor);
+            row.to_crun = ratio(own, crun);
+            row.to_runc = ratio(own, runc);
         }
-        text += "\n            median     min     p90  user+sys  peak KiB  / floor   / crun\n";
+    }
+
+    /// Returns the row of a contestant.
+    pub fn row(&self, name: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.name == name)
+    }
+
+    /// Returns it for a terminal.
+    pub fn table(&self) -> String {
+        let mut text = format!("{}, {} config, {} rounds\n", self.scenario, self.config, self.rounds);
+        let head =
+            ["median ms", "min", "p90", "user+sys", "faults", "syscalls", "peak KiB", &format!("/ {}", self.floor)];
+        let _ = write!(text, "{:14}", "");
+        for column in head.iter().chain(&["/ crun", "/ runc"]) {
+            let _ = write!(text, "{column:>10}");
+        }
+        text.push('\n');
         for row in &self.rows {
-            let (floor, crun) = (show(row.to_floor), show(row.to_crun));
             let _ = writeln!(
                 text,
-                "{:9} {:8.2} {:7.2} {:7.2} {:9.2} {:9} {floor:>8} {crun:>8}",
-                row.name, row.median_ms, row.min_ms, row.p90_ms, row.cpu_ms, row.peak_kib,
-            );
-        }
-        if let Some(floor) = self.rows.iter().find(|row| row.name == "floor") {
-            if floor.median_ms > NOISY * floor.min_ms {
-                text += "\nnote: the floor's median is far above its minimum; something else \
-                         took the processors, or (v1) runs waited for RCU\n";
-            }
-        }
-        text
-    }
-
-    pub fn write_json(&self, mut file: File, layout: Layout, rounds: usize) -> io::Result<()> {
-        let number = |value: Option<f64>| value.map_or("null".to_owned(), |v| format!("{v:.4}"));
-        let rows = self.rows.iter().map(|row| {
-            format!(
-                "    {{\"name\": {}, \"version\": {}, \"wall_median_ms\": {:.4}, \
-                 \"wall_min_ms\": {:.4}, \"wall_p90_ms\": {:.4}, \"cpu_median_ms\": {:.4}, \
-                 \"peak_kib\": {}, \"ratio_to_floor\": {}, \"ratio_to_crun\": {}}}",
-                quote(row.name),
-                quote(&row.version),
+                "{:14}{:>10.2}{:>10.2}{:>10.2}{:>10.2}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
+                row.name,
                 row.median_ms,
                 row.min_ms,
                 row.p90_ms,
                 row.cpu_ms,
+                row.faults,
+                show(row.syscalls),
                 row.peak_kib,
-                number(row.to_floor),
-                number(row.to_crun),
-            )
-        });
-        let rows = rows.collect::<Vec<_>>().join(",\n");
-        let layout = quote(layout.name());
-        writeln!(file, "{{\n  \"layout\": {layout},\n  \"rounds\": {rounds},\n  \"contestants\": [\n{rows}\n  ]\n}}")
+                show_ratio(row.to_floor),
+                show_ratio(row.to_crun),
+                show_ratio(row.to_runc),
+            );
+        }
+        if self.row(&self.floor).is_some_and(|floor| floor.median_ms > NOISY * floor.min_ms) {
+            text += "note: the floor's median is far above its minimum; something else took the processors\n";
+        }
+        text
     }
 }
 
-/// Returns the median over all rounds of what `own` took for each unit that `other` took.
-fn ratio(own: &[Sample], other: &[Sample]) -> f64 {
-    let pairs = own.iter().zip(other);
-    quantile(&sorted(pairs.map(|(a, b)| a.wall.as_secs_f64() / b.wall.as_secs_f64())), 0.5)
-}
-
-/// Returns a quantile of a sorted, non-empty list, between its two nearest values.
-fn quantile(values: &[f64], part: f64) -> f64 {
-    let place = part * (values.len() - 1) as f64;
-    let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);
-    low + (high - low) * place.fract()
-}
-
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
-fn show(ratio: Option<f64>) -> String {
-    ratio.map_or("-".to_owned(), |value| format!("{value:.2}"))
-}
-
-/// Quotes a text for JSON.
-fn quote(text: &str) -> String {
-    let mut quoted = String::from('"');
-    for letter in text.chars() {
-        match letter {
-            '"' | '\\' => quoted.extend(['\\', letter]),
-            _ if letter.is_control() => {
-                let _ = write!(quoted, "\\u{:04x}", u32::from(letter));
-            }
-            _ => quoted.push(letter),
+/// Returns all of it as a page of the documentation.
+pub fn page(report: &Report) -> String {
+    let mut text = include_str!("page.md").to_owned();
+    text += "\n| scenario | config | contestant | median ms | p90 | user+sys | faults | syscalls | peak KiB | / floor | / crun | / runc |\n";
+    text += "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
+    for section in &report.sections {
+        for row in &section.rows {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {:.2} | {:.2} | {:.2} | {} | {} | {} | {} | {} | {} |",
+                section.scenario,
+                section.config,
+                row.name,
+                row.median_ms,
+                row.p90_ms,
+                row.cpu_ms,
+                row.faults,
+                show(row.syscalls),
+                row.peak_kib,
+                show_ratio(row.to_floor),
+                show_ratio(row.to_crun),
+                show_ratio(row.to_runc),
+            );
         }
     }
-    quoted + "\""
+    text += "\n| contestant | charged to the container, KiB | smallest limit, KiB |\n|---|--:|--:|\n";
+    for row in &report.memory {
+        let _ = writeln!(text, "| {} | {} | {} |", row.name, row.charged_kib, row.least_limit_kib);
+    }
+    text.push('\n');
+    for row in versions(report) {
+        let _ = writeln!(text, "- {row}");
+    }
+    text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantile_lies_between_the_nearest_values() {
-        assert_eq!(quantile(&[3.0], 0.9), 3.0);
-        assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.5), 2.0);
-        assert_eq!(quantile(&[1.0, 2.0], 0.5), 1.5);
+/// Returns a line for each contestant that says which it was.
+fn versions(report: &Report) -> Vec<String> {
+    let mut found = Vec::new();
+    let rows = report.sections.iter().flat_map(|section| &section.rows);
+    for row in rows.filter(|row| !row.version.is_empty()) {
+        let line = format!("{}: {}", row.name, row.version);
+        if !found.contains(&line) {
+            found.push(line);
+        }
     }
+    found
+}
 
-    #[test]
-    fn ratio_is_the_median_of_the_rounds() {
-        let samples = |walls: [u64; 3]| {
-            walls.map(|ms| Sample { wall: Duration::from_millis(ms), cpu: Duration::ZERO, peak_kib: 0 })
-        };
-        assert_eq!(ratio(&samples([4000, 8000, 2000]), &samples([1000, 1000, 1000])), 4.0);
-    }
+fn show(number: Option<u64>) -> String {
+    number.map_or("-".to_owned(), |value| value.to_string())
+}
 
-    #[test]
-    fn quote_escapes_what_json_does_not_allow() {
-        assert_eq!(quote("a\"b\\c\n"), r#""a\"b\\c\u000a""#);
-    }
+fn show_ratio(ratio: Option<f64>) -> String {
+    ratio.map_or("-".to_owned(), |value| format!("{value:.2}"))
 }

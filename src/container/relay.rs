@@ -316,17 +316,13 @@ impl Pump {
     fn fill(&mut self) {
         let Some(from) = &self.from else { return };
         // With nothing left this reads nothing, which is the end.
-        self.held.resize(BUFFER.min(self.left), 0);
-        let read = match nix::unistd::read(from, &mut self.held) {
-            Ok(0) => None,
-            Ok(n) => Some(n),
-            Err(Errno::EAGAIN | Errno::EINTR) => Some(0),
+        let ended = match stream::read_once(from.as_fd(), &mut self.held, BUFFER.min(self.left)) {
+            Ok(n) => n == 0,
             // EIO is the end of a terminal, or a terminal that we are in the background of.
-            Err(_) => None,
+            Err(errno) => !matches!(errno, Errno::EAGAIN | Errno::EINTR),
         };
-        self.held.truncate(read.unwrap_or(0));
         self.left = self.left.saturating_sub(self.held.len());
-        if read.is_none() {
+        if ended {
             self.from = None;
         }
         if self.to.is_none() {

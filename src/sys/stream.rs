@@ -36,3 +36,41 @@ pub fn writer(stream: BorrowedFd<'_>) -> Result<(OwnedFd, usize)> {
     }
     Ok((duplicate(stream)?, libc::PIPE_BUF))
 }
+
+/// Reads once, `at_most` so many bytes, in place of what the buffer had. Its memory is only touched where something was
+/// read: most streams of most programs have nothing.
+pub fn read_once(stream: BorrowedFd<'_>, buffer: &mut Vec<u8>, at_most: usize) -> Result<usize> {
+    buffer.clear();
+    buffer.reserve(at_most);
+    // SAFETY: the kernel writes `at_most` bytes at most, for which there is room; it has initialised as many as it says.
+    unsafe {
+        let count = libc::read(stream.as_raw_fd(), buffer.as_mut_ptr().cast(), at_most);
+        let count = Errno::result(count)?.unsigned_abs();
+        buffer.set_len(count);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn read_once_replaces_what_was_held() {
+        let (from, to) = nix::unistd::pipe().unwrap();
+        nix::unistd::write(&to, b"abcdef").unwrap();
+        let mut held = b"old".to_vec();
+        assert_eq!(read_once(from.as_fd(), &mut held, 4), Ok(4));
+        assert_eq!(held, b"abcd");
+        assert_eq!(read_once(from.as_fd(), &mut held, 0), Ok(0));
+        assert_eq!(held, b"");
+        set_nonblocking(from.as_fd()).unwrap();
+        assert_eq!(read_once(from.as_fd(), &mut held, 4), Ok(2));
+        assert_eq!(held, b"ef");
+        assert_eq!(read_once(from.as_fd(), &mut held, 4), Err(Errno::EAGAIN));
+        assert_eq!(held, b"");
+        drop(to);
+        assert_eq!(read_once(from.as_fd(), &mut held, 4), Ok(0));
+    }
+}

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub const DATABASES: &str = "/var/cache/stasis/databases";
 
 /// Where scripts/crun.sh puts a crun that makes checkpoints.
-pub const CRUN: &str = "/var/cache/stasis/crun/crun";
+pub const CRUN: &str = "/var/cache/stasis/sid-crun/usr/bin/crun";
 
 /// Why a prerequisite is not there.
 pub type Lacking = Option<String>;

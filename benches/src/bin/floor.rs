@@ -1,9 +1,12 @@
 //! The floor: the least that any runtime must ask of the kernel for the
 //! default `spec` bundle, hard-coded.
 //!
-//! `floor [--device-filter] ROOTFS` runs /bin/true in ROOTFS as the default
-//! config.json asks: namespaces, cgroup, mounts, device nodes, masked and
+//! `floor run ROOTFS` runs /bin/true in ROOTFS as the default config.json
+//! asks: namespaces, cgroup, device rules, mounts, device nodes, masked and
 //! read-only paths, pivot_root, limits, capabilities, execve, wait, clean up.
+//! `floor exec PID` runs /bin/true in that process's namespaces and cgroup,
+//! `floor freeze PID` freezes and thaws its cgroup, and `floor nothing` is what
+//! starting a program takes.
 //! It reads no config, keeps no state, protects itself from nothing and
 //! resolves paths without care, so it is a yardstick and not a runtime.
 
@@ -76,33 +79,89 @@ const CAP_LAST: c_ulong = 40;
 const CAPABILITIES: [c_ulong; 3] = [5, 10, 29]; // KILL, NET_BIND_SERVICE, AUDIT_WRITE
 
 fn main() {
-    let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    let device_filter = arguments.first().is_some_and(|a| a == "--device-filter");
-    if device_filter {
-        arguments.remove(0);
-    }
-    let [rootfs] = arguments.as_slice() else {
-        eprintln!("usage: floor [--device-filter] ROOTFS");
-        exit(2);
-    };
-    let rootfs = c_string(rootfs);
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    exit(match words.as_slice() {
+        ["run", _] => run(&c_string(&arguments[1])),
+        ["exec", pid] => exec(pid),
+        ["freeze", pid] => freeze(pid),
+        ["nothing"] => 0,
+        _ => {
+            eprintln!("usage: floor run ROOTFS | exec PID | freeze PID | nothing");
+            2
+        }
+    });
+}
+
+fn run(rootfs: &CStr) -> c_int {
     let name = format!("stasis-floor-{}", std::process::id());
-    let status = if is_cgroup2(CGROUP_ROOT) {
-        run_in_v2(&rootfs, &name, device_filter)
+    if is_cgroup2(CGROUP_ROOT) { run_in_v2(rootfs, &name) } else { run_in_v1(rootfs, &name) }
+}
+
+/// Runs /bin/true where a process is.
+fn exec(pid: &str) -> c_int {
+    let pid = pid.parse::<libc::pid_t>().unwrap_or_else(|_| fail("pid", &Error::from_raw_os_error(libc::EINVAL)));
+    let cgroups = cgroups_of(pid);
+    // SAFETY: both take integers, and this program has one thread.
+    unsafe {
+        let pidfd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        check("pidfd_open", pidfd);
+        let directory = is_cgroup2(CGROUP_ROOT).then(|| need("open cgroup", fs::File::open(&cgroups[0])));
+        if directory.is_none() {
+            for cgroup in &cgroups {
+                need("join cgroup", fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()));
+            }
+        }
+        check("setns", libc::setns(pidfd as RawFd, NAMESPACES | libc::CLONE_NEWCGROUP));
+        let child = clone3(0, directory.as_ref().map(AsRawFd::as_raw_fd));
+        if child == 0 {
+            libc::setsid();
+            drop_capabilities();
+            execute();
+        }
+        wait(child)
+    }
+}
+
+/// Freezes the cgroup of a process, and thaws it again.
+fn freeze(pid: &str) -> c_int {
+    let pid = pid.parse::<libc::pid_t>().unwrap_or_else(|_| fail("pid", &Error::from_raw_os_error(libc::EINVAL)));
+    let cgroups = cgroups_of(pid);
+    if is_cgroup2(CGROUP_ROOT) {
+        need("freeze", fs::write(cgroups[0].join("cgroup.freeze"), "1"));
+        let events = cgroups[0].join("cgroup.events");
+        while !need("read cgroup.events", fs::read_to_string(&events)).contains("frozen 1") {}
+        need("thaw", fs::write(cgroups[0].join("cgroup.freeze"), "0"));
     } else {
-        run_in_v1(&rootfs, &name, device_filter)
-    };
-    exit(status);
+        let freezer = cgroups.iter().find(|cgroup| cgroup.starts_with("/sys/fs/cgroup/freezer"));
+        let state = freezer.map(|cgroup| cgroup.join("freezer.state")).unwrap_or_default();
+        need("freeze", fs::write(&state, "FROZEN"));
+        while need("read freezer.state", fs::read_to_string(&state)).trim() != "FROZEN" {}
+        need("thaw", fs::write(&state, "THAWED"));
+    }
+    0
+}
+
+/// Returns the directories of a process's cgroups: one with cgroup2, one for each hierarchy of v1.
+fn cgroups_of(pid: libc::pid_t) -> Vec<PathBuf> {
+    let text = need("read cgroups", fs::read_to_string(format!("/proc/{pid}/cgroup")));
+    let v2 = is_cgroup2(CGROUP_ROOT);
+    let lines = text.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+        let controllers = controllers.strip_prefix("name=").unwrap_or(controllers);
+        (controllers.is_empty() == v2).then(|| Path::new(CGROUP_ROOT).join(controllers).join(&path[1..]))
+    });
+    lines.collect()
 }
 
 /// Runs with one cgroup2 hierarchy: the child is born in its cgroup.
-fn run_in_v2(rootfs: &CStr, name: &str, device_filter: bool) -> c_int {
+fn run_in_v2(rootfs: &CStr, name: &str) -> c_int {
     let cgroup = Path::new(CGROUP_ROOT).join(name);
     need("mkdir cgroup", fs::create_dir(&cgroup));
     let directory = need("open cgroup", fs::File::open(&cgroup));
-    if device_filter {
-        attach_device_program(directory.as_raw_fd());
-    }
+    attach_device_program(directory.as_raw_fd());
     let flags = NAMESPACES | libc::CLONE_NEWCGROUP;
     let pid = clone3(flags, Some(directory.as_raw_fd()));
     if pid == 0 {
@@ -115,7 +174,7 @@ fn run_in_v2(rootfs: &CStr, name: &str, device_filter: bool) -> c_int {
 
 /// Runs with v1 hierarchies (and a cgroup2 beside them, if there is one): the
 /// child waits for a byte while the parent writes its pid into each.
-fn run_in_v1(rootfs: &CStr, name: &str, device_filter: bool) -> c_int {
+fn run_in_v1(rootfs: &CStr, name: &str) -> c_int {
     let hierarchies = v1_hierarchies();
     let cgroups: Vec<_> = hierarchies.iter().map(|h| h.join(name)).collect();
     for cgroup in &cgroups {
@@ -128,7 +187,7 @@ fn run_in_v1(rootfs: &CStr, name: &str, device_filter: bool) -> c_int {
                 need("write cpuset", fs::write(cgroup.join(file), value));
             }
         }
-        if device_filter && hierarchy.ends_with("devices") {
+        if hierarchy.ends_with("devices") {
             write_device_rules(cgroup);
         }
     }
