@@ -5,6 +5,7 @@
 //! the limit.
 
 use super::Descriptors;
+use super::copy_up;
 use super::report::{At, Result, failure};
 use crate::handshake::Message;
 use crate::plan::RootfsPlan;
@@ -90,7 +91,7 @@ pub fn mount_all(plan: &RootfsPlan, root: BorrowedFd<'_>, with: &Descriptors) ->
 
 fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descriptors) -> Result<()> {
     match &step.action {
-        MountAction::Filesystem { fstype, parameters, fallback } => {
+        MountAction::Filesystem { fstype, parameters, fallback, copies_up } => {
             let ordinary = matches!(fstype.to_bytes(), b"proc" | b"sysfs");
             let mode = if step.action.inherits_mode() { existing_mode(index, step, root)? } else { None };
             let target = target(index, step, root, Missing::Directory, ordinary)?;
@@ -105,6 +106,9 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descri
                 }
                 other => other.at_nth(Step::Mount, index)?,
             };
+            if *copies_up {
+                copy_up::copy(target.as_fd(), new.as_fd()).at_nth(Step::CopyUp, index)?;
+            }
             place(index, step, new.as_fd(), target.as_fd())
         }
         MountAction::Bind { source, inside, recursive } => {
@@ -120,8 +124,6 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descri
             }
             place_tree(index, step, root, tree.as_fd(), Locked::Unknown)
         }
-        // It is always made outside.
-        MountAction::CopyUp { .. } => Err(failure(Step::Mount, index, Errno::EBADF)),
         MountAction::Remount { bind, parameters } => {
             let target = path::open_in_root(root, &step.target, OFlag::O_PATH).at_nth(Step::MountTarget, index)?;
             if !bind {

@@ -42,11 +42,8 @@ pub enum MountAction {
         parameters: Vec<Parameter>,
         /// A path that is bound instead when the kernel refuses (a user namespace without the right to mount it).
         fallback: Option<CString>,
-    },
-    /// A tmpfs that begins with a copy of what was there before.
-    CopyUp {
-        /// Its parameters, `source` included.
-        parameters: Vec<Parameter>,
+        /// Whether it begins with a copy of what was there before.
+        copies_up: bool,
     },
     /// A file or directory of the host.
     Bind {
@@ -94,7 +91,6 @@ impl fmt::Display for MountStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let target = self.target.to_string_lossy();
         match &self.action {
-            MountAction::CopyUp { .. } => write!(f, "error mounting \"tmpfs\" to rootfs at {target:?}"),
             MountAction::Filesystem { fstype, .. } => {
                 write!(f, "error mounting {:?} to rootfs at {target:?}", fstype.to_string_lossy())
             }
@@ -245,14 +241,7 @@ fn one(mount: &Mount, target: &str, options: MountOptions, context: &MountContex
             flags.set &= !libc::MS_RDONLY;
         }
         // mount(2) makes both the superblock and the mount read-only.
-        let (copies_up, readonly) = (options.copies_up, readonly && !late_readonly);
-        match filesystem(mount, fstype, options.filesystem_parameters(), readonly, context)? {
-            MountAction::Filesystem { parameters, .. } if copies_up && fstype == "tmpfs" => {
-                MountAction::CopyUp { parameters }
-            }
-            _ if copies_up => return Err(Error::invalid("tmpcopyup is for tmpfs only")),
-            action => action,
-        }
+        filesystem(mount, options, readonly && !late_readonly, context)?
     };
     Ok(MountStep { target: text(target)?, action, ids, flags, recursive, propagation, late_readonly })
 }
@@ -269,16 +258,14 @@ fn bind(mount: &Mount, recursive: bool, context: &MountContext<'_>) -> Result<Mo
     Ok(MountAction::Bind { source: text(&source)?, inside, recursive })
 }
 
-fn filesystem(
-    mount: &Mount,
-    fstype: &str,
-    mut parameters: Vec<Parameter>,
-    readonly: bool,
-    context: &MountContext<'_>,
-) -> Result<MountAction> {
+fn filesystem(mount: &Mount, options: MountOptions, readonly: bool, context: &MountContext<'_>) -> Result<MountAction> {
+    let fstype = mount.typ().as_deref().unwrap_or_default();
     if fstype.is_empty() {
         return Err(Error::invalid("mount has no type"));
     }
+    // As in runc, the option says nothing to others.
+    let copies_up = options.copies_up && fstype == "tmpfs";
+    let mut parameters = options.filesystem_parameters();
     if readonly {
         parameters.insert(0, Parameter { key: c"ro".into(), value: None });
     }
@@ -291,7 +278,7 @@ fn filesystem(
     // A new sysfs shows the network namespace that the mounter owns; without one of its own a container in a user
     // namespace may only see the host's.
     let fallback = (fstype == "sysfs" && context.in_userns).then(|| c"/sys".into());
-    Ok(MountAction::Filesystem { fstype: text(fstype)?, parameters, fallback })
+    Ok(MountAction::Filesystem { fstype: text(fstype)?, parameters, fallback, copies_up })
 }
 
 fn cgroup(target: &str, options: MountOptions, context: &MountContext<'_>) -> Result<Vec<MountStep>> {
@@ -315,7 +302,10 @@ fn cgroup(target: &str, options: MountOptions, context: &MountContext<'_>) -> Re
         CgroupView::V2 { own, .. } => {
             let fallback = Some(cstring(own.as_os_str(), "cgroup path")?);
             let parameters = vec![Parameter { key: c"source".into(), value: Some(c"cgroup".into()) }];
-            Ok(vec![step(target, MountAction::Filesystem { fstype: c"cgroup2".into(), parameters, fallback })?])
+            Ok(vec![step(
+                target,
+                MountAction::Filesystem { fstype: c"cgroup2".into(), parameters, fallback, copies_up: false },
+            )?])
         }
         CgroupView::V1 { hierarchies, namespace } => {
             let mut steps = vec![cgroup_tmpfs(target, &options)?];
@@ -339,6 +329,7 @@ fn cgroup_tmpfs(target: &str, options: &MountOptions) -> Result<MountStep> {
         fstype: c"tmpfs".into(),
         parameters: vec![key(c"mode", c"755"), key(c"source", c"tmpfs")],
         fallback: None,
+        copies_up: false,
     };
     Ok(MountStep {
         target: text(target)?,
@@ -358,7 +349,7 @@ fn v1_action(hierarchy: &V1Hierarchy, namespace: bool) -> Result<MountAction> {
     }
     let mut parameters = mount_options::parse(std::slice::from_ref(&hierarchy.option))?.filesystem_parameters();
     parameters.push(Parameter { key: c"source".into(), value: Some(c"cgroup".into()) });
-    Ok(MountAction::Filesystem { fstype: c"cgroup".into(), parameters, fallback: None })
+    Ok(MountAction::Filesystem { fstype: c"cgroup".into(), parameters, fallback: None, copies_up: false })
 }
 
 #[cfg(test)]

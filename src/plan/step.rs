@@ -62,6 +62,8 @@ steps! {
     MountTarget,
     /// Mounting mount `index`.
     Mount,
+    /// Copying what mount `index`, a tmpfs, begins with.
+    CopyUp,
     /// Setting the attributes of mount `index`.
     MountAttributes,
     /// Making device node `index`.
@@ -274,6 +276,11 @@ impl Failure {
             Step::MountSource => format!("{}: open its source", mount()),
             Step::MountTarget => format!("{}: {}", mount(), self.attempt_of_target(root.mounts.get(index))),
             Step::Mount => mount(),
+            Step::CopyUp => {
+                let place =
+                    root.mounts.get(index).map_or_else(String::new, |m| m.target.to_string_lossy().into_owned());
+                format!("{}: tmpcopyup: failed to copy {place}", mount())
+            }
             Step::MountAttributes => format!("{}: {}", mount(), attempt_of_flags(root.mounts.get(index))),
             Step::Device => format!(
                 "make device {}",

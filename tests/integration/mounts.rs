@@ -277,27 +277,6 @@ fn a_read_only_tmpfs_is_read_only_and_holds_later_mounts() {
 }
 
 #[test]
-fn a_tmpfs_begins_with_what_was_there_if_asked_to() {
-    requires!(root);
-    let script =
-        "cat /data/file /data/deep/file; stat -c %a:%u /data /data/file; readlink /data/link; echo more >/data/new";
-    let bundle = Bundle::sh(script).with(|config| config["root"]["readonly"] = json!(false));
-    let c = Runtime::new(bundle.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup", "nosuid"]));
-    let data = c.bundle().rootfs().join("data");
-    fs::create_dir_all(data.join("deep")).unwrap();
-    fs::set_permissions(&data, fs::Permissions::from_mode(0o751)).unwrap();
-    fs::write(data.join("file"), "file\n").unwrap();
-    std::os::unix::fs::chown(data.join("file"), Some(7), None).unwrap();
-    fs::write(data.join("deep/file"), "deep\n").unwrap();
-    symlink("/nowhere", data.join("link")).unwrap();
-    c.run().ok().prints("file\ndeep\n751:0\n644:7\n/nowhere");
-    assert!(!data.join("new").exists());
-    // What is not there is nothing to begin with.
-    let c = Runtime::new(Bundle::sh("ls -A /none").mount("/none", "tmpfs", "tmpfs", &["tmpcopyup"]));
-    c.run().ok().prints("");
-}
-
-#[test]
 fn a_read_only_dev_has_its_nodes() {
     requires!(root);
     let c = Bundle::sh("echo x >/dev/null && ls /dev/fd/0 && touch /dev/file");
