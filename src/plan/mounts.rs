@@ -160,7 +160,7 @@ pub fn plan(mounts: &[Mount], context: &MountContext<'_>) -> Result<Vec<MountSte
         let target = target(mount, context).map_err(|err| err.context(attempt()))?;
         match mount.typ().as_deref() {
             Some("cgroup" | "cgroup2") if options.bind.is_none() && !options.remount => {
-                steps.extend(cgroup(&target, options, context).map_err(|err| err.context(attempt()))?);
+                steps.extend(cgroup(mount, &target, options, context).map_err(|err| err.context(attempt()))?);
             }
             _ => steps.push(one(mount, &target, options, context).map_err(|err| err.context(attempt()))?),
         }
@@ -272,16 +272,21 @@ fn filesystem(mount: &Mount, options: MountOptions, readonly: bool, context: &Mo
     if let Some(label) = context.label.filter(|_| !matches!(fstype, "proc" | "sysfs" | "mqueue")) {
         parameters.push(Parameter { key: c"context".into(), value: Some(text(label)?) });
     }
-    let source = mount.source().as_deref().unwrap_or(Path::new(fstype));
-    let source = cstring(source.as_os_str(), "mount source")?;
-    parameters.push(Parameter { key: c"source".into(), value: Some(source) });
+    parameters.push(source(mount, fstype)?);
     // A new sysfs shows the network namespace that the mounter owns; without one of its own a container in a user
     // namespace may only see the host's.
     let fallback = (fstype == "sysfs" && context.in_userns).then(|| c"/sys".into());
     Ok(MountAction::Filesystem { fstype: text(fstype)?, parameters, fallback, copies_up })
 }
 
-fn cgroup(target: &str, options: MountOptions, context: &MountContext<'_>) -> Result<Vec<MountStep>> {
+/// The name that a file system shows as its source.
+fn source(mount: &Mount, without: &str) -> Result<Parameter> {
+    let name = mount.source().as_deref().unwrap_or(Path::new(without));
+    Ok(Parameter { key: c"source".into(), value: Some(cstring(name.as_os_str(), "mount source")?) })
+}
+
+fn cgroup(mount: &Mount, target: &str, options: MountOptions, context: &MountContext<'_>) -> Result<Vec<MountStep>> {
+    mount_ids::plan(mount, false, options.idmap.as_ref(), context.ids.as_ref())?;
     let step = |target: &str, action| -> Result<MountStep> {
         Ok(MountStep {
             target: text(target)?,
@@ -301,7 +306,8 @@ fn cgroup(target: &str, options: MountOptions, context: &MountContext<'_>) -> Re
         }
         CgroupView::V2 { own, .. } => {
             let fallback = Some(cstring(own.as_os_str(), "cgroup path")?);
-            let parameters = vec![Parameter { key: c"source".into(), value: Some(c"cgroup".into()) }];
+            let mut parameters = options.clone().filesystem_parameters();
+            parameters.push(source(mount, "cgroup")?);
             Ok(vec![step(
                 target,
                 MountAction::Filesystem { fstype: c"cgroup2".into(), parameters, fallback, copies_up: false },
@@ -437,6 +443,21 @@ mod tests {
             let context = MountContext { bundle, rootfs, cgroups: &cgroups, in_userns, ids: None, label: None };
             let action = &plan(&mounts, &context).unwrap()[0].action;
             assert_eq!(matches!(action, MountAction::Bind { source, .. } if source.as_c_str() == c"/c1"), is_bound);
+        }
+    }
+
+    #[test]
+    fn cgroup_v2_is_told_its_options() {
+        let mount = |option: &str| serde_json::json!([{"destination": "/c", "type": "cgroup", "source": "s", "options": ["ro", option]}]);
+        let steps = plan_with(mount("nsdelegate"), &v2()).unwrap();
+        let MountAction::Filesystem { parameters, .. } = &steps[0].action else { panic!() };
+        let told: Vec<_> = parameters.iter().map(Parameter::pair).collect();
+        assert_eq!(told, [(c"nsdelegate", None), (c"source", Some(c"s"))]);
+        let none = CgroupView::V1 { hierarchies: Vec::new(), namespace: true };
+        for view in [v2(), none] {
+            let words = plan_with(mount("ridmap"), &view).unwrap_err().to_string();
+            assert_eq!(words, "mount /c: id-mapped mounts are only supported for bind-mounts");
+            assert!(plan_with(mount("tmpcopyup"), &view).is_ok());
         }
     }
 
