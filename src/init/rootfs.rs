@@ -15,7 +15,7 @@ use crate::plan::mounts::{MountAction, MountStep};
 use crate::plan::step::Step;
 use crate::sys::mount::{self, Attributes};
 use crate::sys::path::{self, Missing};
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, statx};
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::mount::MsFlags;
@@ -126,6 +126,7 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descri
         }
         MountAction::Remount { bind, parameters } => {
             let target = path::open_in_root(root, &step.target, OFlag::O_PATH).at_nth(Step::MountTarget, index)?;
+            is_below(root, target.as_fd()).at_nth(Step::MountTarget, index)?;
             if !bind {
                 reconfigure(target.as_fd(), parameters, step.flags).at_nth(Step::Mount, index)?;
             }
@@ -177,7 +178,14 @@ fn target(index: usize, step: &MountStep, root: BorrowedFd<'_>, missing: Missing
     if in_proc && !asked_for {
         return Err(failure(Step::MountTarget, index, Errno::ELOOP));
     }
+    is_below(root, target.as_fd()).at_nth(Step::MountTarget, index)?;
     Ok(target)
+}
+
+/// Refuses the root itself as the place of a mount, by whatever path: what was mounted there would be below what
+/// becomes `/`, and nobody would see it.
+fn is_below(root: BorrowedFd<'_>, target: BorrowedFd<'_>) -> sys::Result<()> {
+    if statx::place(target)? == statx::place(root)? { Err(Errno::EBUSY) } else { Ok(()) }
 }
 
 fn reconfigure(target: BorrowedFd<'_>, parameters: &[Parameter], flags: MountFlags) -> sys::Result<()> {
@@ -276,7 +284,7 @@ fn existing(root: BorrowedFd<'_>, path: &CStr) -> sys::Result<Option<OwnedFd>> {
     }
 }
 
-/// What hidden paths show: /dev/null for files, one empty tmpfs for all directories.
+/// What hidden paths show: /dev/null for files, one empty tmpfs for all directories. What shows that already stays.
 #[derive(Default)]
 struct Mask {
     null: Option<OwnedFd>,
@@ -285,7 +293,11 @@ struct Mask {
 
 impl Mask {
     fn cover(&mut self, place: BorrowedFd<'_>) -> sys::Result<()> {
-        if !path::is_directory(place)? {
+        let status = path::fstat(place)?;
+        if !is_directory(&status) {
+            if is_null(&status) {
+                return Ok(());
+            }
             let null = match &self.null {
                 Some(null) => null,
                 None => self.null.insert(open_null()?),
@@ -293,6 +305,9 @@ impl Mask {
             return mount::attach(mount::clone_tree(null.as_fd(), false)?.as_fd(), place);
         }
         if let Some(empty) = &self.empty {
+            if path::fstat(empty.as_fd())?.st_dev == status.st_dev {
+                return Ok(());
+            }
             return mount::attach(mount::clone_tree(empty.as_fd(), false)?.as_fd(), place);
         }
         let empty = mount::empty_filesystem()?;
@@ -305,9 +320,11 @@ impl Mask {
 /// Opens the host's null device, and makes sure that it is one (CVE-2025-31133: an image's would be a hole).
 fn open_null() -> sys::Result<OwnedFd> {
     let null = path::open(c"/dev/null", OFlag::O_PATH)?;
-    let status = path::fstat(null.as_fd())?;
-    let is_null = status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == libc::makedev(1, 3);
-    if is_null { Ok(null) } else { Err(Errno::ENODEV) }
+    if is_null(&path::fstat(null.as_fd())?) { Ok(null) } else { Err(Errno::ENODEV) }
+}
+
+fn is_null(status: &libc::stat) -> bool {
+    status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == libc::makedev(1, 3)
 }
 
 /// Makes what had to be writable until now read-only: mounts that were filled, and the root.

@@ -3,8 +3,8 @@
 //! The inside reports three integers - step, index, errno - because it may not allocate; the outside, which holds the
 //! same plan, makes the sentence.
 
-use super::InitPlan;
 use super::mounts::{MountAction, MountStep};
+use super::{InitPlan, RootfsPlan};
 use crate::error::describe;
 use nix::errno::Errno;
 use nix::libc;
@@ -274,7 +274,7 @@ impl Failure {
             Step::Propagation => "change the propagation of /".into(),
             Step::Rootfs => format!("mount rootfs {}", root.source.to_string_lossy()),
             Step::MountSource => format!("{}: open its source", mount()),
-            Step::MountTarget => format!("{}: {}", mount(), self.attempt_of_target(root.mounts.get(index))),
+            Step::MountTarget => format!("{}: {}", mount(), self.attempt_of_target(root, index)),
             Step::Mount => mount(),
             Step::CopyUp => {
                 let place =
@@ -307,9 +307,14 @@ impl Failure {
     }
 
     /// Why a place was refused that is there, but leads elsewhere, is said in runc's words.
-    fn attempt_of_target(&self, step: Option<&MountStep>) -> String {
-        match (step.map(|step| &step.action), Errno::from_raw(self.errno)) {
-            (Some(MountAction::Filesystem { fstype, .. }), Errno::ELOOP | Errno::ENOTDIR)
+    fn attempt_of_target(&self, root: &RootfsPlan, index: usize) -> String {
+        let Some(step) = root.mounts.get(index) else { return String::new() };
+        match (&step.action, Errno::from_raw(self.errno)) {
+            (_, Errno::EBUSY) => {
+                let (target, root) = (step.target.to_string_lossy(), root.source.to_string_lossy());
+                format!("create mountpoint for {target} mount: mountpoint {root:?} is on the top of rootfs {root:?}")
+            }
+            (MountAction::Filesystem { fstype, .. }, Errno::ELOOP | Errno::ENOTDIR)
                 if matches!(fstype.to_bytes(), b"proc" | b"sysfs") =>
             {
                 format!("filesystem {:?} must be mounted on ordinary directory", fstype.to_string_lossy())

@@ -338,6 +338,23 @@ fn masked_paths_show_nothing() {
 }
 
 #[test]
+fn a_path_is_masked_once() {
+    requires!(root);
+    ours_only!("runc masks again before 1.5");
+    let script = "for place in /directory /other /file; do grep -c \" $place \" /proc/self/mountinfo; done; \
+                  stat -c %d /directory /other | uniq | wc -l";
+    let c = Bundle::sh(script).prepare(|dir| {
+        for name in ["directory", "other"] {
+            fs::create_dir(dir.join("rootfs").join(name)).unwrap();
+        }
+        fs::write(dir.join("rootfs/file"), "").unwrap();
+        symlink("directory", dir.join("rootfs/link")).unwrap();
+    });
+    let paths = json!(["/directory", "/other", "/file", "/file", "/directory", "//other/", "/link"]);
+    c.with(|config| config["linux"]["maskedPaths"] = paths).run().ok().prints("1\n1\n1\n1");
+}
+
+#[test]
 fn read_only_paths_are_read_only_with_all_below() {
     requires!(root);
     ours_only!("runc 1.1 leaves the mounts below writable");
@@ -449,6 +466,22 @@ fn a_dev_that_is_a_symlink_stays_in_the_root() {
     });
     Runtime::new(c).run().ok().prints("/dev/zero");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn nothing_is_mounted_on_the_root_itself() {
+    requires!(root);
+    ours_only!("runc 1.1 mounts below what is seen");
+    for place in ["/", "/tmp/..", "/link"] {
+        let bundle = Bundle::sh("true").prepare(|dir| symlink("/", dir.join("rootfs/link")).unwrap());
+        let root = bundle.rootfs();
+        let words = format!("mountpoint {root:?} is on the top of rootfs {root:?}");
+        bundle.mount(place, "tmpfs", "tmpfs", &[]).run().exits(1).stderr_contains(&words);
+    }
+    // The same directory, mounted elsewhere, is another place.
+    let bundle = Bundle::sh("ls -A /tmp").with(|config| config["root"]["readonly"] = json!(false));
+    let root = bundle.rootfs();
+    bundle.mount("/tmp", "bind", root, &["bind"]).mount("/tmp", "tmpfs", "tmpfs", &[]).run().ok().prints("");
 }
 
 #[test]
