@@ -20,6 +20,8 @@ pub struct DeviceNode {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// Whether the configuration lists it: what is in its place already has to be the same device then.
+    pub listed: bool,
 }
 
 /// A symlink.
@@ -55,6 +57,7 @@ pub fn nodes(configured: &[LinuxDevice]) -> Result<Vec<DeviceNode>> {
             device,
             uid: 0,
             gid: 0,
+            listed: false,
         });
     }
     for device in configured {
@@ -86,6 +89,7 @@ fn node(device: &LinuxDevice) -> Result<DeviceNode> {
         device: device_number,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
+        listed: true,
     })
 }
 

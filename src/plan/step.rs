@@ -68,6 +68,10 @@ steps! {
     MountAttributes,
     /// Making device node `index`.
     Device,
+    /// Finding a file of another type, see [`Failure::errno`], in the place of device node `index`.
+    DeviceType,
+    /// Finding another device, see [`pack_device`], in the place of device node `index`.
+    DeviceNumber,
     /// Making symlink `index` of /dev.
     DeviceLink,
     /// Allocating the terminal.
@@ -141,8 +145,15 @@ pub struct Failure {
     pub step: Step,
     /// Which of the plan's objects it was about, for steps that have many.
     pub index: u16,
-    /// The kernel's answer; for a hook that failed its wait status, see [`HookEnd`].
+    /// The kernel's answer; for a hook that failed its wait status, see [`HookEnd`], and what was found instead for a
+    /// device node.
     pub errno: i32,
+}
+
+/// Packs the number of a device into the one integer that a failure has room for, as the kernel does: 12 bits are its
+/// major number and 20 its minor number.
+pub fn pack_device(device: u64) -> i32 {
+    (libc::major(device) << 20 | libc::minor(device)) as i32
 }
 
 /// How a hook failed, packed into the one integer that a failure has room for.
@@ -223,12 +234,28 @@ impl Failure {
             Step::Program | Step::Exec => self.describe_program(plan),
             Step::CreateContainerHook => self.describe_hook("createContainer"),
             Step::StartContainerHook => self.describe_hook("startContainer"),
+            Step::DeviceType | Step::DeviceNumber => self.describe_device(plan),
             _ => format!("{}: {cause}", self.attempt(plan)),
         }
     }
 
     fn describe_hook(&self, kind: &str) -> String {
         format!("error running {kind} hook #{}: {}", self.index, HookEnd::unpack(self.errno))
+    }
+
+    /// What is in the place of a device node, in runc's words.
+    fn describe_device(&self, plan: &InitPlan) -> String {
+        let node = plan.rootfs.devices.get(usize::from(self.index));
+        let path = node.map_or_else(String::new, |node| node.path.to_string_lossy().into_owned());
+        let (wanted, found) = (node.map_or(0, |node| node.device), self.errno as u32);
+        let what = if self.step == Step::DeviceType {
+            let wanted = node.map_or(0, |node| node.mode & libc::S_IFMT);
+            format!("ftype: {found:#x} doesn't match expected {wanted:#x}")
+        } else {
+            let (wanted, found) = ((libc::major(wanted), libc::minor(wanted)), (found >> 20, found & 0xf_ffff));
+            format!("major:minor: {}:{} doesn't match expected {}:{}", found.0, found.1, wanted.0, wanted.1)
+        };
+        format!("make device {path}: {path} has incorrect {what}")
     }
 
     /// The words of Go's exec.LookPath: clients tell "not found" from "not executable" by them.
@@ -381,7 +408,8 @@ mod tests {
         let plan = InitPlan::default();
         for &step in Step::ALL {
             let words = Failure { step, index: 0, errno: libc::EPERM }.describe(&plan);
-            assert!(words.ends_with("operation not permitted") || words.contains("$PATH"), "{step:?}: {words}");
+            let own = words.contains("$PATH") || words.contains("doesn't match");
+            assert!(words.ends_with("operation not permitted") || own, "{step:?}: {words}");
             assert!(!words.starts_with(&format!("{step:?}:")), "{step:?} has no words of its own");
         }
     }

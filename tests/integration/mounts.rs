@@ -5,6 +5,7 @@ use crate::{ours_only, requires};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
 
 /// A mount as the container's /proc/self/mountinfo shows it.
 #[derive(Debug)]
@@ -313,6 +314,25 @@ fn dev_has_the_nodes_that_are_asked_for() {
         "/dev/net/tun character special file a:c8 640 3:4\n\
                          /dev/disk block special file 7:9 666 0:0\n/dev/pipe fifo 0:0 600 0:0",
     );
+}
+
+#[test]
+fn what_is_in_the_place_of_a_device_is_the_same_device() {
+    requires!(root);
+    ours_only!("runc looks only in 1.6");
+    let with = |make: &[&str]| {
+        let bundle = Bundle::sh("stat -c %t:%T /data/null").prepare(|dir| {
+            fs::create_dir(dir.join("rootfs/data")).unwrap();
+            let place = dir.join("rootfs/data/null");
+            assert!(Command::new(make[0]).arg(place).args(&make[1..]).status().unwrap().success());
+        });
+        let device = json!([{"path": "/data/null", "type": "c", "major": 1, "minor": 3}]);
+        bundle.with(|config| config["linux"]["devices"] = device).run()
+    };
+    with(&["mknod", "c", "1", "3"]).ok().prints("1:3");
+    with(&["touch"]).exits(1).stderr_contains("/data/null has incorrect ftype: 0x8000 doesn't match expected 0x2000");
+    let other = with(&["mknod", "c", "1", "5"]).exits(1);
+    other.stderr_contains("/data/null has incorrect major:minor: 1:5 doesn't match expected 1:3");
 }
 
 #[test]
