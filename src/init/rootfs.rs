@@ -156,6 +156,9 @@ fn place_tree(
     tree: BorrowedFd<'_>,
     locked: Locked,
 ) -> Result<()> {
+    if step.target.as_c_str() == c"/proc" && !path::is_on(tree, PROC_SUPER_MAGIC).at_nth(Step::MountSource, index)? {
+        return Err(failure(Step::MountTarget, index, Errno::EOPNOTSUPP));
+    }
     let directory = path::is_directory(tree).at_nth(Step::MountSource, index)?;
     let missing = if directory { Missing::Directory } else { Missing::File };
     let target = target(index, step, root, missing, false)?;

@@ -165,6 +165,7 @@ pub fn plan(mounts: &[Mount], context: &MountContext<'_>) -> Result<Vec<MountSte
             _ => steps.push(one(mount, &target, options, context).map_err(|err| err.context(attempt()))?),
         }
     }
+    steps.iter().try_for_each(leaves_proc)?;
     Ok(steps)
 }
 
@@ -187,14 +188,28 @@ const COVERABLE: [&str; 10] = [
 fn target(mount: &Mount, context: &MountContext<'_>) -> Result<String> {
     let path = inside(mount.destination(), context.rootfs).unwrap_or_else(|| mount.destination().clone());
     let target = destination(&path)?;
-    // procfs itself may be mounted there again, as Kata and nested runtimes do.
-    let covers = target.starts_with("/proc/") && mount.typ().as_deref() != Some("proc");
     // Anything else than what informs would take protections away.
-    match covers && !COVERABLE.contains(&target.as_str()) {
+    match target.starts_with("/proc/") && !COVERABLE.contains(&target.as_str()) {
         true => Err(Error::invalid(format!("{target:?} cannot be mounted because it is inside /proc"))),
         false => Ok(target),
     }
 }
+
+/// Refuses to cover /proc with anything but procfs: masks and read-only paths are meant for that. What is bound there is
+/// only known once it is open.
+fn leaves_proc(step: &MountStep) -> Result<()> {
+    match &step.action {
+        MountAction::Filesystem { fstype, .. }
+            if step.target.as_c_str() == c"/proc" && fstype.as_c_str() != c"proc" =>
+        {
+            Err(Error::invalid(format!("mount /proc: \"/proc\" {NOT_PROC}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is said of a mount on /proc that is not procfs.
+pub const NOT_PROC: &str = "cannot be mounted because it is not of type proc";
 
 /// Destinations are absolute; a relative one is taken as if it began with `/` (as runc does), `..` cannot leave it.
 pub fn destination(path: &Path) -> Result<String> {
@@ -323,10 +338,21 @@ fn cgroup(mount: &Mount, target: &str, options: MountOptions, context: &MountCon
                     steps.push(step(&format!("{target}/{part}"), action)?);
                 }
             }
+            if options.flags.readonly() {
+                // Now that the mount points are in it.
+                let remount = MountAction::Remount { bind: true, parameters: Vec::new() };
+                steps.push(MountStep {
+                    flags: MountFlags::new(CGROUP_FLAGS | libc::MS_RDONLY),
+                    ..step(target, remount)?
+                });
+            }
             Ok(steps)
         }
     }
 }
+
+/// The flags of the tmpfs beside `ro`.
+const CGROUP_FLAGS: u64 = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
 
 /// The tmpfs that holds the mount points of the hierarchies.
 fn cgroup_tmpfs(target: &str, options: &MountOptions) -> Result<MountStep> {
@@ -341,10 +367,10 @@ fn cgroup_tmpfs(target: &str, options: &MountOptions) -> Result<MountStep> {
         target: text(target)?,
         action,
         ids: None,
-        flags: MountFlags::new(libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC),
+        flags: MountFlags::new(CGROUP_FLAGS),
         recursive: AttributeChange::default(),
         propagation: options.propagation.clone(),
-        late_readonly: options.flags.readonly(),
+        late_readonly: false,
     })
 }
 
@@ -405,6 +431,11 @@ mod tests {
             let words = plan_with(mount(place, "/x"), &v2()).unwrap_err().to_string();
             let cause = "\"/proc/sys/kernel\" cannot be mounted because it is inside /proc";
             assert_eq!(words, format!("mount {place}: {cause}"));
+        }
+        for (place, kind) in [("/proc", "tmpfs"), ("proc/", "cgroup"), ("/proc/scsi", "proc")] {
+            let mount = serde_json::json!([{"destination": place, "type": kind}]);
+            let words = plan_with(mount, &v2()).unwrap_err().to_string();
+            assert!(words.contains("cannot be mounted because it is "), "{words}");
         }
     }
 
@@ -478,10 +509,11 @@ mod tests {
                 &format!("{dir}/cpu,cpuacct"),
                 &format!("{dir}/cpu"),
                 &format!("{dir}/cpuacct"),
-                &format!("{dir}/systemd")
+                &format!("{dir}/systemd"),
+                dir
             ]
         );
-        assert!(steps[0].late_readonly);
+        assert!(!steps[0].flags.readonly() && steps[5].flags.readonly());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The inside reports three integers - step, index, errno - because it may not allocate; the outside, which holds the
 //! same plan, makes the sentence.
 
-use super::mounts::{MountAction, MountStep};
+use super::mounts::{MountAction, MountStep, NOT_PROC};
 use super::{InitPlan, RootfsPlan};
 use crate::error::describe;
 use nix::errno::Errno;
@@ -325,6 +325,7 @@ impl Failure {
                 let (target, root) = (step.target.to_string_lossy(), root.source.to_string_lossy());
                 format!("create mountpoint for {target} mount: mountpoint {root:?} is on the top of rootfs {root:?}")
             }
+            (MountAction::Bind { .. }, Errno::EOPNOTSUPP) => format!("{:?} {NOT_PROC}", step.target.to_string_lossy()),
             (MountAction::Filesystem { fstype, .. }, Errno::ELOOP | Errno::ENOTDIR)
                 if matches!(fstype.to_bytes(), b"proc" | b"sysfs") =>
             {

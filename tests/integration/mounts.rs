@@ -527,6 +527,25 @@ fn only_what_informs_may_be_mounted_below_proc() {
     c.create().exits(1).stderr_contains("cannot be mounted because it is inside /proc");
     let c = Bundle::sh("cat /proc/uptime").prepare(|dir| fs::write(dir.join("source"), "long").unwrap());
     c.mount("/proc/uptime", "bind", "source", &["bind", "ro"]).run().ok().prints("long");
+    let c = Runtime::new(Bundle::sleep().mount("/proc/scsi", "proc", "proc", &[]));
+    c.create().exits(1).stderr_contains("cannot be mounted because it is inside /proc");
+}
+
+#[test]
+fn only_procfs_may_be_mounted_on_proc() {
+    requires!(root);
+    let words = "cannot be mounted because it is not of type proc";
+    let tmpfs = Runtime::new(Bundle::sleep().mount("/proc", "tmpfs", "tmpfs", &[]));
+    tmpfs.create().exits(1).stderr_contains(words);
+    let other = Bundle::sleep().prepare(|dir| fs::create_dir(dir.join("source")).unwrap());
+    Runtime::new(other.mount("/proc", "bind", "source", &["bind"])).create().exits(1).stderr_contains(words);
+    Bundle::sh("ls /proc/self/exe").mount("/proc", "bind", "/proc", &["rbind"]).run().ok();
+}
+
+#[test]
+fn a_read_only_tmpfs_that_a_later_mount_covers_is_not_looked_for() {
+    requires!(root, cgroup_v1);
+    Bundle::sh("ls /sys").mount("/sys", "tmpfs", "tmpfs", &[]).run().ok().prints("");
 }
 
 #[test]
