@@ -68,6 +68,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let mut config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
     own_namespaces::leave_out(&mut config.spec);
     add_environment(&mut config.spec, &options.env);
+    spec::validate::no_pivot(options.no_pivot, &config.spec)?;
     spec::validate::spec(&config.spec)?;
     require_user_namespace(&config.spec)?;
     check_preserved(options.preserve_fds)?;
@@ -252,7 +253,7 @@ fn add_environment(spec: &mut Spec, entries: &[String]) {
 pub(super) fn check_preserved(count: u32) -> Result<()> {
     for number in 0..count {
         let fd = i32::try_from(3 + number).map_err(|_| Error::invalid("too many preserved descriptors"))?;
-        fd::inherited(fd).context(|| format!("unable to stat preserved-fd {} (of {count})", number + 1))?;
+        fd::inherited(fd).context(|| format!("unable to stat preserved-fd {} (of {count})", number))?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ pub fn make(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
     for step in &plan.mounts {
         let missing = match &step.action {
             MountAction::Bind { source, .. } => bind_target(source)?,
-            MountAction::Filesystem { .. } | MountAction::CopyUp { .. } => Missing::Directory,
+            MountAction::Filesystem { .. } => Missing::Directory,
             MountAction::Remount { .. } | MountAction::Symlink { .. } => continue,
         };
         let target = resolve(root, &step.target)?;
@@ -92,7 +92,8 @@ mod tests {
     }
 
     fn tmpfs(target: &CStr) -> MountStep {
-        step(target, MountAction::Filesystem { fstype: c"tmpfs".into(), parameters: Vec::new(), fallback: None })
+        let (fstype, parameters) = (c"tmpfs".into(), Vec::new());
+        step(target, MountAction::Filesystem { fstype, parameters, fallback: None, copies_up: false })
     }
 
     fn make_all(root: &Path, mounts: Vec<MountStep>) -> Result<()> {

@@ -1,5 +1,4 @@
-//! Mounts that are made outside and only attached inside: what the root of a user namespace may not reach or not do, and
-//! what takes more than system calls.
+//! Mounts that are made outside and only attached inside: what the root of a user namespace may not reach or not do.
 
 use super::attached::Attached;
 use super::state::StateDir;
@@ -7,19 +6,15 @@ use super::{idmap, is_rootless};
 use crate::error::{Context, Error, Result};
 use crate::plan::idmap::IdMaps;
 use crate::plan::mount_ids::{Ids, MountIds};
-use crate::plan::mount_options::Parameter;
 use crate::plan::mounts::{MountAction, MountStep};
 use crate::plan::process::cstring;
 use crate::plan::{InitPlan, RootfsPlan};
 use crate::sys::mount::{self, Attributes};
-use crate::sys::{self, Errno, fd, path};
-use crate::tmpfs::{self, Policy};
+use crate::sys::{self, path};
 use nix::fcntl::OFlag;
 use nix::libc;
 use std::ffi::CStr;
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Returns the tree of the root file system where the inside may not reach its path: the root of a user namespace has no
 /// power over the directories on the way.
@@ -35,9 +30,6 @@ pub fn mounts(plan: &InitPlan) -> Result<Vec<Option<OwnedFd>>> {
     let make = |step: &MountStep| match &step.action {
         MountAction::Bind { source, recursive, inside: None } if plan.namespaces.in_userns || step.ids.is_some() => {
             users.bound(step, source, *recursive).map(Some)
-        }
-        MountAction::CopyUp { parameters } => {
-            copied_up(&plan.rootfs, step, parameters).map(Some).map_err(|err| err.context(step.to_string()))
         }
         _ => Ok(None),
     };
@@ -118,28 +110,4 @@ impl Users {
         };
         self.0.get(at).map(|(_, users)| users).ok_or_else(|| Error::other("a user namespace was lost"))
     }
-}
-
-/// Makes a tmpfs with a copy of what the root file system has in its place: that directory's content, owner and mode.
-fn copied_up(plan: &RootfsPlan, step: &MountStep, parameters: &[Parameter]) -> Result<OwnedFd> {
-    let attempt = || format!("open rootfs {}", plan.source.to_string_lossy());
-    let root = path::open(&plan.source, OFlag::O_PATH | OFlag::O_DIRECTORY).context(attempt)?;
-    let parameters = parameters.iter().map(Parameter::pair);
-    let new = mount::new_filesystem(c"tmpfs", parameters, 0).context(|| "make a tmpfs")?;
-    match path::open_in_root(root.as_fd(), &step.target, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-        Ok(from) => copy(&from, &new)?,
-        Err(Errno::ENOENT) => {}
-        Err(errno) => return Err(errno).context(|| "open what is to be copied"),
-    }
-    Ok(new)
-}
-
-/// Copies a directory and everything below it, by way of an archive in memory.
-fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
-    let attempt = || "copy what is there";
-    let archive = fd::memfd(c"tmpcopyup", b"").context(attempt)?;
-    let captured = tmpfs::capture(from.as_fd(), File::from(archive.try_clone().context(attempt)?))?;
-    let path = PathBuf::from(format!("/proc/self/fd/{}", archive.as_raw_fd()));
-    tmpfs::replay(&path, &captured.sha256, to.try_clone().context(attempt)?, Policy::Overwrite)?.keep();
-    Ok(())
 }

@@ -1,13 +1,14 @@
 //! Device nodes and symlinks of the container's /dev.
 
-use super::report::{At, Result};
+use super::report::{At, Result, failure};
 use crate::plan::RootfsPlan;
-use crate::plan::devices::{DeviceNode, Link};
-use crate::plan::step::Step;
+use crate::plan::devices::{self, DeviceNode, Link};
+use crate::plan::step::{Failure, Step};
 use crate::sys::path::{self, Missing};
 use crate::sys::{self, Errno, mount, process};
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, SFlag, mknodat};
+use nix::libc;
+use nix::sys::stat::{Mode, SFlag, fstatat, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -17,7 +18,12 @@ pub fn make_all(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
     let mask = process::set_umask(0);
     for (index, node) in plan.devices.iter().enumerate() {
         let made = if plan.in_userns { bind(node, root) } else { make(node, root) };
-        made.at_nth(Step::Device, index)?;
+        match made {
+            // Somebody brought it along.
+            Err(Errno::EEXIST) if node.listed => check(index, node, root)?,
+            Err(Errno::EEXIST) => {}
+            other => other.at_nth(Step::Device, index)?,
+        }
     }
     process::set_umask(mask);
     for (index, link) in plan.links.iter().enumerate() {
@@ -30,8 +36,6 @@ fn make(node: &DeviceNode, root: BorrowedFd<'_>) -> sys::Result<()> {
     let (parent, name) = path::ensure_parent(root, &node.path)?;
     let (kind, mode) = (SFlag::from_bits_truncate(node.mode), Mode::from_bits_truncate(node.mode));
     match mknodat(&parent, name.as_cstr(), kind & SFlag::S_IFMT, mode, node.device) {
-        // The image brought it along.
-        Err(Errno::EEXIST) => return Ok(()),
         Err(Errno::EPERM) => return bind(node, root),
         other => other?,
     }
@@ -40,6 +44,22 @@ fn make(node: &DeviceNode, root: BorrowedFd<'_>) -> sys::Result<()> {
     }
     let (uid, gid) = (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)));
     nix::unistd::fchownat(parent, name.as_cstr(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+/// Refuses what is in the place of a node and is another one (runtime-spec, "Devices").
+fn check(index: usize, node: &DeviceNode, root: BorrowedFd<'_>) -> Result<()> {
+    let found = path::ensure_parent(root, &node.path)
+        .and_then(|(parent, name)| fstatat(&parent, name.as_cstr(), AtFlags::AT_SYMLINK_NOFOLLOW));
+    let found = found.at_nth(Step::Device, index)?;
+    let kind = found.st_mode & libc::S_IFMT;
+    if kind != node.mode & libc::S_IFMT {
+        return Err(Failure { errno: kind as i32, ..failure(Step::DeviceType, index, Errno::EEXIST) });
+    }
+    if kind != libc::S_IFIFO && found.st_rdev != node.device {
+        let errno = devices::pack(found.st_rdev);
+        return Err(Failure { errno, ..failure(Step::DeviceNumber, index, Errno::EEXIST) });
+    }
+    Ok(())
 }
 
 /// Binds the host's node of the same path: a user namespace may not make nodes.

@@ -5,6 +5,7 @@
 //! integers (report.rs). The order of the steps is the security of the container; each says why it stands where it does.
 
 mod console;
+mod copy_up;
 mod devices;
 mod home;
 mod hooks;

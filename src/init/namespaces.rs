@@ -6,7 +6,7 @@ use crate::plan::InitPlan;
 use crate::plan::namespaces::{Join, Kind};
 use crate::plan::step::Step;
 use crate::sys::clone::{Clone, clone_child};
-use crate::sys::{Errno, fd, ns, path, process};
+use crate::sys::{self, Errno, fd, ns, path, process};
 use nix::fcntl::OFlag;
 use nix::libc;
 use std::os::fd::AsFd;
@@ -72,17 +72,26 @@ fn join_all(joins: &[Join], with: &Descriptors) -> Result<()> {
     before.or_else(|_| round(&mut done, |_| true)).map_err(at)
 }
 
-/// Becomes uid 0 and gid 0 of the user namespace, whose maps are written now.
+/// Becomes uid 0 and gid 0 of the user namespace, whose maps are written now; if it has none of them, the user and group
+/// of the process, which are in the maps or fail later. All capabilities of the namespace stay in any case.
 pub fn become_root(plan: &InitPlan) -> Result<()> {
     if !plan.namespaces.in_userns {
         return Ok(());
     }
-    process::set_gid(0).at(Step::BecomeRoot)?;
-    process::set_uid(0).at(Step::BecomeRoot)?;
+    root_or(plan.process.gid, process::set_gid).at(Step::BecomeRoot)?;
+    root_or(plan.process.uid, process::set_uid).at(Step::BecomeRoot)?;
     match process::set_groups(&[]) {
         // setgroups is denied where the map was written without privilege (user_namespaces(7)).
         Err(Errno::EPERM) => Ok(()),
         other => other.at(Step::BecomeRoot),
+    }
+}
+
+fn root_or(own: u32, set: fn(u32) -> sys::Result<()>) -> sys::Result<()> {
+    match set(0) {
+        // It is not in the map.
+        Err(Errno::EINVAL) => set(own),
+        other => other,
     }
 }
 

@@ -5,6 +5,7 @@
 //! the limit.
 
 use super::Descriptors;
+use super::copy_up;
 use super::report::{At, Result, failure};
 use crate::handshake::Message;
 use crate::plan::RootfsPlan;
@@ -14,7 +15,7 @@ use crate::plan::mounts::{MountAction, MountStep};
 use crate::plan::step::Step;
 use crate::sys::mount::{self, Attributes};
 use crate::sys::path::{self, Missing};
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, statx};
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::mount::MsFlags;
@@ -90,7 +91,7 @@ pub fn mount_all(plan: &RootfsPlan, root: BorrowedFd<'_>, with: &Descriptors) ->
 
 fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descriptors) -> Result<()> {
     match &step.action {
-        MountAction::Filesystem { fstype, parameters, fallback } => {
+        MountAction::Filesystem { fstype, parameters, fallback, copies_up } => {
             let ordinary = matches!(fstype.to_bytes(), b"proc" | b"sysfs");
             let mode = if step.action.inherits_mode() { existing_mode(index, step, root)? } else { None };
             let target = target(index, step, root, Missing::Directory, ordinary)?;
@@ -105,6 +106,9 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descri
                 }
                 other => other.at_nth(Step::Mount, index)?,
             };
+            if *copies_up {
+                copy_up::copy(target.as_fd(), new.as_fd()).at_nth(Step::CopyUp, index)?;
+            }
             place(index, step, new.as_fd(), target.as_fd())
         }
         MountAction::Bind { source, inside, recursive } => {
@@ -120,10 +124,9 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descri
             }
             place_tree(index, step, root, tree.as_fd(), Locked::Unknown)
         }
-        // It is always made outside.
-        MountAction::CopyUp { .. } => Err(failure(Step::Mount, index, Errno::EBADF)),
         MountAction::Remount { bind, parameters } => {
             let target = path::open_in_root(root, &step.target, OFlag::O_PATH).at_nth(Step::MountTarget, index)?;
+            is_below(root, target.as_fd()).at_nth(Step::MountTarget, index)?;
             if !bind {
                 reconfigure(target.as_fd(), parameters, step.flags).at_nth(Step::Mount, index)?;
             }
@@ -153,6 +156,9 @@ fn place_tree(
     tree: BorrowedFd<'_>,
     locked: Locked,
 ) -> Result<()> {
+    if step.target.as_c_str() == c"/proc" && !path::is_on(tree, PROC_SUPER_MAGIC).at_nth(Step::MountSource, index)? {
+        return Err(failure(Step::MountTarget, index, Errno::EOPNOTSUPP));
+    }
     let directory = path::is_directory(tree).at_nth(Step::MountSource, index)?;
     let missing = if directory { Missing::Directory } else { Missing::File };
     let target = target(index, step, root, missing, false)?;
@@ -175,7 +181,14 @@ fn target(index: usize, step: &MountStep, root: BorrowedFd<'_>, missing: Missing
     if in_proc && !asked_for {
         return Err(failure(Step::MountTarget, index, Errno::ELOOP));
     }
+    is_below(root, target.as_fd()).at_nth(Step::MountTarget, index)?;
     Ok(target)
+}
+
+/// Refuses the root itself as the place of a mount, by whatever path: what was mounted there would be below what
+/// becomes `/`, and nobody would see it.
+fn is_below(root: BorrowedFd<'_>, target: BorrowedFd<'_>) -> sys::Result<()> {
+    if statx::place(target)? == statx::place(root)? { Err(Errno::EBUSY) } else { Ok(()) }
 }
 
 fn reconfigure(target: BorrowedFd<'_>, parameters: &[Parameter], flags: MountFlags) -> sys::Result<()> {
@@ -274,7 +287,7 @@ fn existing(root: BorrowedFd<'_>, path: &CStr) -> sys::Result<Option<OwnedFd>> {
     }
 }
 
-/// What hidden paths show: /dev/null for files, one empty tmpfs for all directories.
+/// What hidden paths show: /dev/null for files, one empty tmpfs for all directories. What shows that already stays.
 #[derive(Default)]
 struct Mask {
     null: Option<OwnedFd>,
@@ -283,7 +296,11 @@ struct Mask {
 
 impl Mask {
     fn cover(&mut self, place: BorrowedFd<'_>) -> sys::Result<()> {
-        if !path::is_directory(place)? {
+        let status = path::fstat(place)?;
+        if !is_directory(&status) {
+            if is_null(&status) {
+                return Ok(());
+            }
             let null = match &self.null {
                 Some(null) => null,
                 None => self.null.insert(open_null()?),
@@ -291,6 +308,9 @@ impl Mask {
             return mount::attach(mount::clone_tree(null.as_fd(), false)?.as_fd(), place);
         }
         if let Some(empty) = &self.empty {
+            if path::fstat(empty.as_fd())?.st_dev == status.st_dev {
+                return Ok(());
+            }
             return mount::attach(mount::clone_tree(empty.as_fd(), false)?.as_fd(), place);
         }
         let empty = mount::empty_filesystem()?;
@@ -303,9 +323,11 @@ impl Mask {
 /// Opens the host's null device, and makes sure that it is one (CVE-2025-31133: an image's would be a hole).
 fn open_null() -> sys::Result<OwnedFd> {
     let null = path::open(c"/dev/null", OFlag::O_PATH)?;
-    let status = path::fstat(null.as_fd())?;
-    let is_null = status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == libc::makedev(1, 3);
-    if is_null { Ok(null) } else { Err(Errno::ENODEV) }
+    if is_null(&path::fstat(null.as_fd())?) { Ok(null) } else { Err(Errno::ENODEV) }
+}
+
+fn is_null(status: &libc::stat) -> bool {
+    status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == libc::makedev(1, 3)
 }
 
 /// Makes what had to be writable until now read-only: mounts that were filled, and the root.

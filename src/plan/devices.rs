@@ -20,6 +20,29 @@ pub struct DeviceNode {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// Whether the configuration lists it: what is in its place already has to be the same device then.
+    pub listed: bool,
+}
+
+/// Packs the number of a device into the one integer that a failure has room for, as the kernel does: 12 bits are its
+/// major number and 20 its minor number.
+pub fn pack(device: u64) -> i32 {
+    (libc::major(device) << 20 | libc::minor(device)) as i32
+}
+
+impl DeviceNode {
+    /// Says in runc's words what is in its place: a file of another type, or a device of another number.
+    pub fn contradiction(&self, of_type: bool, found: i32) -> String {
+        let (path, found) = (self.path.to_string_lossy(), found as u32);
+        let what = if of_type {
+            format!("ftype: {found:#x} doesn't match expected {:#x}", self.mode & libc::S_IFMT)
+        } else {
+            let (major, minor) = (found >> 20, found & 0xf_ffff);
+            let wanted = (libc::major(self.device), libc::minor(self.device));
+            format!("major:minor: {major}:{minor} doesn't match expected {}:{}", wanted.0, wanted.1)
+        };
+        format!("make device {path}: {path} has incorrect {what}")
+    }
 }
 
 /// A symlink.
@@ -55,6 +78,7 @@ pub fn nodes(configured: &[LinuxDevice]) -> Result<Vec<DeviceNode>> {
             device,
             uid: 0,
             gid: 0,
+            listed: false,
         });
     }
     for device in configured {
@@ -86,6 +110,7 @@ fn node(device: &LinuxDevice) -> Result<DeviceNode> {
         device: device_number,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
+        listed: true,
     })
 }
 
@@ -120,6 +145,17 @@ mod tests {
         let nodes = nodes(&[null]).unwrap();
         assert_eq!(nodes.len(), 6);
         assert_eq!(nodes.iter().find(|n| n.path.as_c_str() == c"/dev/null").unwrap().mode, libc::S_IFCHR | 0o600);
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        let node = device(serde_json::json!({"path": "/dev/x", "type": "c", "major": 300, "minor": 70_000}));
+        let node = nodes(&[node]).unwrap().pop().unwrap();
+        let number = node.contradiction(false, pack(libc::makedev(4095, 1_000_000)));
+        let words = "make device /dev/x: /dev/x has incorrect";
+        assert_eq!(number, format!("{words} major:minor: 4095:1000000 doesn't match expected 300:70000"));
+        let kind = node.contradiction(true, libc::S_IFREG as i32);
+        assert_eq!(kind, format!("{words} ftype: 0x8000 doesn't match expected 0x2000"));
     }
 
     #[test]

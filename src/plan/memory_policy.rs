@@ -51,8 +51,9 @@ fn policy(asked: &LinuxMemoryPolicy) -> Result<MemoryPolicy> {
 pub fn check_names(config: &Value) -> Result<()> {
     let policy = &config["linux"]["memoryPolicy"];
     let refused = |what: &str, name: &Value| Err(Error::invalid(format!("invalid memory policy {what} {name}")));
-    let mode = &policy["mode"];
-    if !mode.is_null() && Mode::deserialize(mode).is_err() {
+    let none = Value::from("");
+    let mode = policy.get("mode").unwrap_or(&none);
+    if policy.is_object() && Mode::deserialize(mode).is_err() {
         return refused("mode", mode);
     }
     let flags = policy["flags"].as_array().into_iter().flatten();
@@ -94,6 +95,9 @@ mod tests {
         assert!(nodes.starts_with("invalid memory policy node \"some\""), "{nodes}");
         let names = |policy: Value| check_names(&json!({"linux": {"memoryPolicy": policy}})).unwrap_err().to_string();
         assert_eq!(names(json!({"mode": "MPOL_X"})), "invalid memory policy mode \"MPOL_X\"");
+        for missing in [json!({}), json!({"nodes": "0-7"}), json!({"mode": ""})] {
+            assert_eq!(names(missing), "invalid memory policy mode \"\"");
+        }
         assert_eq!(names(json!({"mode": "MPOL_BIND", "flags": ["F"]})), "invalid memory policy flag \"F\"");
     }
 }

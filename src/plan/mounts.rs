@@ -42,11 +42,8 @@ pub enum MountAction {
         parameters: Vec<Parameter>,
         /// A path that is bound instead when the kernel refuses (a user namespace without the right to mount it).
         fallback: Option<CString>,
-    },
-    /// A tmpfs that begins with a copy of what was there before.
-    CopyUp {
-        /// Its parameters, `source` included.
-        parameters: Vec<Parameter>,
+        /// Whether it begins with a copy of what was there before.
+        copies_up: bool,
     },
     /// A file or directory of the host.
     Bind {
@@ -94,7 +91,6 @@ impl fmt::Display for MountStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let target = self.target.to_string_lossy();
         match &self.action {
-            MountAction::CopyUp { .. } => write!(f, "error mounting \"tmpfs\" to rootfs at {target:?}"),
             MountAction::Filesystem { fstype, .. } => {
                 write!(f, "error mounting {:?} to rootfs at {target:?}", fstype.to_string_lossy())
             }
@@ -164,11 +160,12 @@ pub fn plan(mounts: &[Mount], context: &MountContext<'_>) -> Result<Vec<MountSte
         let target = target(mount, context).map_err(|err| err.context(attempt()))?;
         match mount.typ().as_deref() {
             Some("cgroup" | "cgroup2") if options.bind.is_none() && !options.remount => {
-                steps.extend(cgroup(&target, options, context).map_err(|err| err.context(attempt()))?);
+                steps.extend(cgroup(mount, &target, options, context).map_err(|err| err.context(attempt()))?);
             }
             _ => steps.push(one(mount, &target, options, context).map_err(|err| err.context(attempt()))?),
         }
     }
+    steps.iter().try_for_each(leaves_proc)?;
     Ok(steps)
 }
 
@@ -191,14 +188,28 @@ const COVERABLE: [&str; 10] = [
 fn target(mount: &Mount, context: &MountContext<'_>) -> Result<String> {
     let path = inside(mount.destination(), context.rootfs).unwrap_or_else(|| mount.destination().clone());
     let target = destination(&path)?;
-    // procfs itself may be mounted there again, as Kata and nested runtimes do.
-    let covers = target.starts_with("/proc/") && mount.typ().as_deref() != Some("proc");
     // Anything else than what informs would take protections away.
-    match covers && !COVERABLE.contains(&target.as_str()) {
+    match target.starts_with("/proc/") && !COVERABLE.contains(&target.as_str()) {
         true => Err(Error::invalid(format!("{target:?} cannot be mounted because it is inside /proc"))),
         false => Ok(target),
     }
 }
+
+/// Refuses to cover /proc with anything but procfs: masks and read-only paths are meant for that. What is bound there is
+/// only known once it is open.
+fn leaves_proc(step: &MountStep) -> Result<()> {
+    match &step.action {
+        MountAction::Filesystem { fstype, .. }
+            if step.target.as_c_str() == c"/proc" && fstype.as_c_str() != c"proc" =>
+        {
+            Err(Error::invalid(format!("mount /proc: \"/proc\" {NOT_PROC}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is said of a mount on /proc that is not procfs.
+pub const NOT_PROC: &str = "cannot be mounted because it is not of type proc";
 
 /// Destinations are absolute; a relative one is taken as if it began with `/` (as runc does), `..` cannot leave it.
 pub fn destination(path: &Path) -> Result<String> {
@@ -245,14 +256,7 @@ fn one(mount: &Mount, target: &str, options: MountOptions, context: &MountContex
             flags.set &= !libc::MS_RDONLY;
         }
         // mount(2) makes both the superblock and the mount read-only.
-        let (copies_up, readonly) = (options.copies_up, readonly && !late_readonly);
-        match filesystem(mount, fstype, options.filesystem_parameters(), readonly, context)? {
-            MountAction::Filesystem { parameters, .. } if copies_up && fstype == "tmpfs" => {
-                MountAction::CopyUp { parameters }
-            }
-            _ if copies_up => return Err(Error::invalid("tmpcopyup is for tmpfs only")),
-            action => action,
-        }
+        filesystem(mount, options, readonly && !late_readonly, context)?
     };
     Ok(MountStep { target: text(target)?, action, ids, flags, recursive, propagation, late_readonly })
 }
@@ -269,32 +273,35 @@ fn bind(mount: &Mount, recursive: bool, context: &MountContext<'_>) -> Result<Mo
     Ok(MountAction::Bind { source: text(&source)?, inside, recursive })
 }
 
-fn filesystem(
-    mount: &Mount,
-    fstype: &str,
-    mut parameters: Vec<Parameter>,
-    readonly: bool,
-    context: &MountContext<'_>,
-) -> Result<MountAction> {
+fn filesystem(mount: &Mount, options: MountOptions, readonly: bool, context: &MountContext<'_>) -> Result<MountAction> {
+    let fstype = mount.typ().as_deref().unwrap_or_default();
     if fstype.is_empty() {
         return Err(Error::invalid("mount has no type"));
     }
+    // As in runc, the option says nothing to others.
+    let copies_up = options.copies_up && fstype == "tmpfs";
+    let mut parameters = options.filesystem_parameters();
     if readonly {
         parameters.insert(0, Parameter { key: c"ro".into(), value: None });
     }
     if let Some(label) = context.label.filter(|_| !matches!(fstype, "proc" | "sysfs" | "mqueue")) {
         parameters.push(Parameter { key: c"context".into(), value: Some(text(label)?) });
     }
-    let source = mount.source().as_deref().unwrap_or(Path::new(fstype));
-    let source = cstring(source.as_os_str(), "mount source")?;
-    parameters.push(Parameter { key: c"source".into(), value: Some(source) });
+    parameters.push(source(mount, fstype)?);
     // A new sysfs shows the network namespace that the mounter owns; without one of its own a container in a user
     // namespace may only see the host's.
     let fallback = (fstype == "sysfs" && context.in_userns).then(|| c"/sys".into());
-    Ok(MountAction::Filesystem { fstype: text(fstype)?, parameters, fallback })
+    Ok(MountAction::Filesystem { fstype: text(fstype)?, parameters, fallback, copies_up })
 }
 
-fn cgroup(target: &str, options: MountOptions, context: &MountContext<'_>) -> Result<Vec<MountStep>> {
+/// The name that a file system shows as its source.
+fn source(mount: &Mount, without: &str) -> Result<Parameter> {
+    let name = mount.source().as_deref().unwrap_or(Path::new(without));
+    Ok(Parameter { key: c"source".into(), value: Some(cstring(name.as_os_str(), "mount source")?) })
+}
+
+fn cgroup(mount: &Mount, target: &str, options: MountOptions, context: &MountContext<'_>) -> Result<Vec<MountStep>> {
+    mount_ids::plan(mount, false, options.idmap.as_ref(), context.ids.as_ref())?;
     let step = |target: &str, action| -> Result<MountStep> {
         Ok(MountStep {
             target: text(target)?,
@@ -314,8 +321,12 @@ fn cgroup(target: &str, options: MountOptions, context: &MountContext<'_>) -> Re
         }
         CgroupView::V2 { own, .. } => {
             let fallback = Some(cstring(own.as_os_str(), "cgroup path")?);
-            let parameters = vec![Parameter { key: c"source".into(), value: Some(c"cgroup".into()) }];
-            Ok(vec![step(target, MountAction::Filesystem { fstype: c"cgroup2".into(), parameters, fallback })?])
+            let mut parameters = options.clone().filesystem_parameters();
+            parameters.push(source(mount, "cgroup")?);
+            Ok(vec![step(
+                target,
+                MountAction::Filesystem { fstype: c"cgroup2".into(), parameters, fallback, copies_up: false },
+            )?])
         }
         CgroupView::V1 { hierarchies, namespace } => {
             let mut steps = vec![cgroup_tmpfs(target, &options)?];
@@ -327,10 +338,21 @@ fn cgroup(target: &str, options: MountOptions, context: &MountContext<'_>) -> Re
                     steps.push(step(&format!("{target}/{part}"), action)?);
                 }
             }
+            if options.flags.readonly() {
+                // Now that the mount points are in it.
+                let remount = MountAction::Remount { bind: true, parameters: Vec::new() };
+                steps.push(MountStep {
+                    flags: MountFlags::new(CGROUP_FLAGS | libc::MS_RDONLY),
+                    ..step(target, remount)?
+                });
+            }
             Ok(steps)
         }
     }
 }
+
+/// The flags of the tmpfs beside `ro`.
+const CGROUP_FLAGS: u64 = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
 
 /// The tmpfs that holds the mount points of the hierarchies.
 fn cgroup_tmpfs(target: &str, options: &MountOptions) -> Result<MountStep> {
@@ -339,15 +361,16 @@ fn cgroup_tmpfs(target: &str, options: &MountOptions) -> Result<MountStep> {
         fstype: c"tmpfs".into(),
         parameters: vec![key(c"mode", c"755"), key(c"source", c"tmpfs")],
         fallback: None,
+        copies_up: false,
     };
     Ok(MountStep {
         target: text(target)?,
         action,
         ids: None,
-        flags: MountFlags::new(libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC),
+        flags: MountFlags::new(CGROUP_FLAGS),
         recursive: AttributeChange::default(),
         propagation: options.propagation.clone(),
-        late_readonly: options.flags.readonly(),
+        late_readonly: false,
     })
 }
 
@@ -358,7 +381,7 @@ fn v1_action(hierarchy: &V1Hierarchy, namespace: bool) -> Result<MountAction> {
     }
     let mut parameters = mount_options::parse(std::slice::from_ref(&hierarchy.option))?.filesystem_parameters();
     parameters.push(Parameter { key: c"source".into(), value: Some(c"cgroup".into()) });
-    Ok(MountAction::Filesystem { fstype: c"cgroup".into(), parameters, fallback: None })
+    Ok(MountAction::Filesystem { fstype: c"cgroup".into(), parameters, fallback: None, copies_up: false })
 }
 
 #[cfg(test)]
@@ -409,6 +432,11 @@ mod tests {
             let cause = "\"/proc/sys/kernel\" cannot be mounted because it is inside /proc";
             assert_eq!(words, format!("mount {place}: {cause}"));
         }
+        for (place, kind) in [("/proc", "tmpfs"), ("proc/", "cgroup"), ("/proc/scsi", "proc")] {
+            let mount = serde_json::json!([{"destination": place, "type": kind}]);
+            let words = plan_with(mount, &v2()).unwrap_err().to_string();
+            assert!(words.contains("cannot be mounted because it is "), "{words}");
+        }
     }
 
     #[test]
@@ -450,6 +478,21 @@ mod tests {
     }
 
     #[test]
+    fn cgroup_v2_is_told_its_options() {
+        let mount = |option: &str| serde_json::json!([{"destination": "/c", "type": "cgroup", "source": "s", "options": ["ro", option]}]);
+        let steps = plan_with(mount("nsdelegate"), &v2()).unwrap();
+        let MountAction::Filesystem { parameters, .. } = &steps[0].action else { panic!() };
+        let told: Vec<_> = parameters.iter().map(Parameter::pair).collect();
+        assert_eq!(told, [(c"nsdelegate", None), (c"source", Some(c"s"))]);
+        let none = CgroupView::V1 { hierarchies: Vec::new(), namespace: true };
+        for view in [v2(), none] {
+            let words = plan_with(mount("ridmap"), &view).unwrap_err().to_string();
+            assert_eq!(words, "mount /c: id-mapped mounts are only supported for bind-mounts");
+            assert!(plan_with(mount("tmpcopyup"), &view).is_ok());
+        }
+    }
+
+    #[test]
     fn cgroup_v1_is_a_tmpfs_with_one_mount_a_hierarchy() {
         let hierarchies = vec![
             V1Hierarchy { name: "cpu,cpuacct".into(), option: "cpu,cpuacct".into(), own: "/h/cpu/c1".into() },
@@ -466,10 +509,11 @@ mod tests {
                 &format!("{dir}/cpu,cpuacct"),
                 &format!("{dir}/cpu"),
                 &format!("{dir}/cpuacct"),
-                &format!("{dir}/systemd")
+                &format!("{dir}/systemd"),
+                dir
             ]
         );
-        assert!(steps[0].late_readonly);
+        assert!(!steps[0].flags.readonly() && steps[5].flags.readonly());
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! The inside reports three integers - step, index, errno - because it may not allocate; the outside, which holds the
 //! same plan, makes the sentence.
 
-use super::InitPlan;
-use super::mounts::{MountAction, MountStep};
+use super::mounts::{MountAction, MountStep, NOT_PROC};
+use super::{InitPlan, RootfsPlan};
 use crate::error::describe;
 use nix::errno::Errno;
 use nix::libc;
@@ -62,10 +62,16 @@ steps! {
     MountTarget,
     /// Mounting mount `index`.
     Mount,
+    /// Copying what mount `index`, a tmpfs, begins with.
+    CopyUp,
     /// Setting the attributes of mount `index`.
     MountAttributes,
     /// Making device node `index`.
     Device,
+    /// Finding a file of another type, see [`Failure::errno`], in the place of device node `index`.
+    DeviceType,
+    /// Finding another device, see [`pack`](super::devices::pack), in the place of device node `index`.
+    DeviceNumber,
     /// Making symlink `index` of /dev.
     DeviceLink,
     /// Allocating the terminal.
@@ -139,7 +145,8 @@ pub struct Failure {
     pub step: Step,
     /// Which of the plan's objects it was about, for steps that have many.
     pub index: u16,
-    /// The kernel's answer; for a hook that failed its wait status, see [`HookEnd`].
+    /// The kernel's answer; for a hook that failed its wait status, see [`HookEnd`], and what was found instead for a
+    /// device node.
     pub errno: i32,
 }
 
@@ -221,12 +228,18 @@ impl Failure {
             Step::Program | Step::Exec => self.describe_program(plan),
             Step::CreateContainerHook => self.describe_hook("createContainer"),
             Step::StartContainerHook => self.describe_hook("startContainer"),
+            Step::DeviceType | Step::DeviceNumber => self.describe_device(plan),
             _ => format!("{}: {cause}", self.attempt(plan)),
         }
     }
 
     fn describe_hook(&self, kind: &str) -> String {
         format!("error running {kind} hook #{}: {}", self.index, HookEnd::unpack(self.errno))
+    }
+
+    fn describe_device(&self, plan: &InitPlan) -> String {
+        let node = plan.rootfs.devices.get(usize::from(self.index));
+        node.map_or_else(String::new, |node| node.contradiction(self.step == Step::DeviceType, self.errno))
     }
 
     /// The words of Go's exec.LookPath: clients tell "not found" from "not executable" by them.
@@ -272,8 +285,13 @@ impl Failure {
             Step::Propagation => "change the propagation of /".into(),
             Step::Rootfs => format!("mount rootfs {}", root.source.to_string_lossy()),
             Step::MountSource => format!("{}: open its source", mount()),
-            Step::MountTarget => format!("{}: {}", mount(), self.attempt_of_target(root.mounts.get(index))),
+            Step::MountTarget => format!("{}: {}", mount(), self.attempt_of_target(root, index)),
             Step::Mount => mount(),
+            Step::CopyUp => {
+                let place =
+                    root.mounts.get(index).map_or_else(String::new, |m| m.target.to_string_lossy().into_owned());
+                format!("{}: tmpcopyup: failed to copy {place}", mount())
+            }
             Step::MountAttributes => format!("{}: {}", mount(), attempt_of_flags(root.mounts.get(index))),
             Step::Device => format!(
                 "make device {}",
@@ -300,9 +318,15 @@ impl Failure {
     }
 
     /// Why a place was refused that is there, but leads elsewhere, is said in runc's words.
-    fn attempt_of_target(&self, step: Option<&MountStep>) -> String {
-        match (step.map(|step| &step.action), Errno::from_raw(self.errno)) {
-            (Some(MountAction::Filesystem { fstype, .. }), Errno::ELOOP | Errno::ENOTDIR)
+    fn attempt_of_target(&self, root: &RootfsPlan, index: usize) -> String {
+        let Some(step) = root.mounts.get(index) else { return String::new() };
+        match (&step.action, Errno::from_raw(self.errno)) {
+            (_, Errno::EBUSY) => {
+                let (target, root) = (step.target.to_string_lossy(), root.source.to_string_lossy());
+                format!("create mountpoint for {target} mount: mountpoint {root:?} is on the top of rootfs {root:?}")
+            }
+            (MountAction::Bind { .. }, Errno::EOPNOTSUPP) => format!("{:?} {NOT_PROC}", step.target.to_string_lossy()),
+            (MountAction::Filesystem { fstype, .. }, Errno::ELOOP | Errno::ENOTDIR)
                 if matches!(fstype.to_bytes(), b"proc" | b"sysfs") =>
             {
                 format!("filesystem {:?} must be mounted on ordinary directory", fstype.to_string_lossy())
@@ -369,7 +393,8 @@ mod tests {
         let plan = InitPlan::default();
         for &step in Step::ALL {
             let words = Failure { step, index: 0, errno: libc::EPERM }.describe(&plan);
-            assert!(words.ends_with("operation not permitted") || words.contains("$PATH"), "{step:?}: {words}");
+            let own = words.contains("$PATH") || matches!(step, Step::DeviceType | Step::DeviceNumber);
+            assert!(words.ends_with("operation not permitted") || own, "{step:?}: {words}");
             assert!(!words.starts_with(&format!("{step:?}:")), "{step:?} has no words of its own");
         }
     }

@@ -20,27 +20,38 @@ pub struct Config {
 }
 
 impl Config {
-    /// Puts another entry in the place of one of `mounts`, in the copy too.
+    /// Puts another entry in the place of one of `mounts`.
     pub fn replace_mount(&mut self, index: usize, mount: Mount) -> Result<()> {
-        let mut value: Value = serde_json::from_slice(&self.text).map_err(invalid)?;
-        if let Some(place) = value.get_mut("mounts").and_then(|mounts| mounts.get_mut(index)) {
-            *place = serde_json::to_value(&mount).map_err(invalid)?;
-        }
-        self.text = value.to_string().into_bytes();
-        if let Some(place) = self.spec.mounts_mut().as_mut().and_then(|mounts| mounts.get_mut(index)) {
-            *place = mount;
-        }
-        Ok(())
+        self.put_mount(Some(index), mount)
     }
 
-    /// Adds an entry to `mounts`, in the copy too.
+    /// Adds an entry to `mounts`.
     pub fn add_mount(&mut self, mount: Mount) -> Result<()> {
-        let mounts = self.spec.mounts_mut().get_or_insert_default();
-        mounts.push(mount);
+        self.put_mount(None, mount)
+    }
+
+    /// Puts an entry into `mounts`, and into the copy: all else there stays, be it words that we do not know.
+    fn put_mount(&mut self, index: Option<usize>, mount: Mount) -> Result<()> {
         let mut value: Value = serde_json::from_slice(&self.text).map_err(invalid)?;
-        value["mounts"] = serde_json::to_value(mounts).map_err(invalid)?;
+        let entry = serde_json::to_value(&mount).map_err(invalid)?;
+        let mounts = value.as_object_mut().map(|config| config.entry("mounts").or_insert(Value::Null));
+        let mounts = mounts.ok_or_else(|| Error::invalid("not an object"))?;
+        if mounts.is_null() {
+            *mounts = json!([]);
+        }
+        put(mounts.as_array_mut(), index, entry);
+        put(Some(self.spec.mounts_mut().get_or_insert_default()), index, mount);
         self.text = value.to_string().into_bytes();
         Ok(())
+    }
+}
+
+/// Puts an entry into the place of another one, or at the end.
+fn put<T>(list: Option<&mut Vec<T>>, index: Option<usize>, entry: T) {
+    let Some(list) = list else { return };
+    match index.and_then(|index| list.get_mut(index)) {
+        Some(place) => *place = entry,
+        None => list.push(entry),
     }
 }
 
@@ -124,16 +135,28 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_is_replaced_in_the_copy_too() {
-        let text =
-            r#"{"ociVersion": "1.0.2", "x-unknown": 7, "mounts": [{"destination": "/a"}, {"destination": "/b"}]}"#;
-        let mut config = parse(text.as_bytes().to_vec()).unwrap();
-        let mount: Mount = serde_json::from_value(json!({"destination": "/c", "type": "bind"})).unwrap();
-        config.replace_mount(1, mount).unwrap();
+    fn a_mount_is_put_into_the_copy_too() {
+        let text = br#"{"ociVersion": "1.0.2", "x-unknown": 7,
+                        "mounts": [{"destination": "/a", "x-new": [1]}, {"destination": "/b"}]}"#;
+        let mut config = parse(text.to_vec()).unwrap();
+        let mount = |place: &str| serde_json::from_value(json!({"destination": place, "type": "bind"})).unwrap();
+        config.replace_mount(1, mount("/c")).unwrap();
+        config.add_mount(mount("/d")).unwrap();
         let copy: Value = serde_json::from_slice(&config.text).unwrap();
-        assert_eq!(copy["mounts"], json!([{"destination": "/a"}, {"destination": "/c", "type": "bind"}]));
+        let expected = json!([{"destination": "/a", "x-new": [1]}, {"destination": "/c", "type": "bind"},
+            {"destination": "/d", "type": "bind"}]);
+        assert_eq!(copy["mounts"], expected);
         assert_eq!(copy["x-unknown"], 7);
         assert_eq!(parse(config.text).unwrap().spec, config.spec);
+    }
+
+    #[test]
+    fn a_mount_is_put_where_there_were_none() {
+        for text in [r#"{"ociVersion": "1.0.2"}"#, r#"{"ociVersion": "1.0.2", "mounts": null}"#] {
+            let mut config = parse(text.into()).unwrap();
+            config.add_mount(serde_json::from_value(json!({"destination": "/a"})).unwrap()).unwrap();
+            assert_eq!(parse(config.text).unwrap().spec.mounts().as_ref().unwrap().len(), 1);
+        }
     }
 
     #[test]

@@ -123,6 +123,9 @@ fn namespaces(spec: &Spec, linux: &Linux) -> Result<()> {
     if host(Kind::Mount) && (restricts(linux.masked_paths()) || restricts(linux.readonly_paths())) {
         return Err(Error::invalid("unable to restrict sys entries without a private MNT namespace"));
     }
+    if host(Kind::Mount) && set(linux.rootfs_propagation()) {
+        return Err(Error::invalid("unable to set rootfs propagation without a private MNT namespace"));
+    }
     if host(Kind::Mount) {
         return Err(Error::invalid("a container needs a mount namespace of its own"));
     }
@@ -132,6 +135,14 @@ fn namespaces(spec: &Spec, linux: &Linux) -> Result<()> {
         return Err(Error::invalid("time namespace offsets specified, but time namespace isn't enabled in the config"));
     }
     Ok(())
+}
+
+/// Refuses to move the root over the host's.
+pub fn no_pivot(wanted: bool, spec: &Spec) -> Result<()> {
+    match wanted && of(plan::linux(spec)?, Kind::Mount) == Namespace::Host {
+        true => Err(Error::invalid("unable to use no-pivot without a private MNT namespace")),
+        false => Ok(()),
+    }
 }
 
 fn user_namespace(linux: &Linux) -> Result<()> {
@@ -219,7 +230,7 @@ mod tests {
     #[test]
     fn each_mistake_has_runcs_words() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str); 11] = [
+        let cases: [(Change, &str); 12] = [
             (|v| v["process"] = Value::Null, "process property must not be empty"),
             (|v| v["process"]["cwd"] = json!(""), "Cwd property must not be empty"),
             (|v| v["process"]["cwd"] = json!("tmp"), "Cwd must be an absolute path"),
@@ -234,6 +245,10 @@ mod tests {
                     v["linux"]["namespaces"] = json!([{"type": "mount"}]);
                 },
                 "unable to set hostname without a private UTS namespace",
+            ),
+            (
+                |v| v["linux"] = json!({"namespaces": [{"type": "uts"}], "rootfsPropagation": "rslave"}),
+                "unable to set rootfs propagation without a private MNT namespace",
             ),
             (
                 |v| v["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "user"}]),
@@ -259,6 +274,17 @@ mod tests {
         for (change, words) in cases {
             assert_eq!(check(change), Err(words.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_root_is_not_moved_over_the_hosts() {
+        let with = |kind: &str| {
+            let mut value = minimal();
+            value["linux"]["namespaces"] = json!([{"type": kind}]);
+            no_pivot(true, &serde_json::from_value(value).unwrap()).map_err(|err| err.to_string())
+        };
+        with("mount").unwrap();
+        assert_eq!(with("uts").unwrap_err(), "unable to use no-pivot without a private MNT namespace");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod cgroupfs;
 pub mod clone;
 pub mod command;
+pub mod directory;
 pub mod early;
 pub mod fd;
 pub mod ipc;

@@ -169,14 +169,21 @@ fn made(root: BorrowedFd<'_>, path: &[u8], start: usize, end: usize, flags: OFla
         other => return other.map(Found::Here),
     }
     let link = openat2(root, part.as_cstr(), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty(), IN_ROOT)?;
-    let mut target = [0; libc::PATH_MAX as usize];
-    // SAFETY: pointer and length describe `target`; an empty path means the link that `link` stands for (readlink(2)).
-    let len = cvt(unsafe {
-        libc::syscall(libc::SYS_readlinkat, link.as_raw_fd(), c"".as_ptr(), target.as_mut_ptr(), target.len())
-    })?;
-    let target = target.get(..len as usize).unwrap_or_default();
+    let target = read_link(link.as_fd(), c"")?;
+    let target = target.as_cstr().to_bytes();
     let before = if target.starts_with(b"/") { &b""[..] } else { &path[..start] };
     Prefix::joined([before, target, &path[end..]]).map(Found::Elsewhere)
+}
+
+/// Returns where the symlink `name` in a directory leads; an empty name means the symlink that `dir` stands for.
+pub fn read_link(dir: BorrowedFd<'_>, name: &CStr) -> Result<Prefix> {
+    let mut target = Prefix { bytes: [0; libc::PATH_MAX as usize], len: 0 };
+    // What follows the target stays a null byte: no symlink is longer than PATH_MAX - 1 (path_resolution(7)).
+    let (buffer, room) = (target.bytes.as_mut_ptr(), target.bytes.len() - 1);
+    // SAFETY: pointer and length describe `target`, and `name` is a C string.
+    let len = cvt(unsafe { libc::syscall(libc::SYS_readlinkat, dir.as_raw_fd(), name.as_ptr(), buffer, room) })?;
+    target.len = len as usize;
+    Ok(target)
 }
 
 fn trim_slashes(mut path: &[u8]) -> &[u8] {

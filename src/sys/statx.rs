@@ -31,12 +31,8 @@ impl Attributes {
 
 /// Returns the attributes of what a name below `directory` leads to, through the symlink that it may be.
 pub fn attributes(directory: BorrowedFd<'_>, name: &CStr) -> Result<Attributes> {
-    // SAFETY: statx is plain data, for which all zeroes is a value.
-    let mut found: libc::statx = unsafe { std::mem::zeroed() };
     let wanted = libc::STATX_TYPE | libc::STATX_MODE | libc::STATX_NLINK | libc::STATX_INO;
-    let flags = libc::AT_STATX_DONT_SYNC;
-    // SAFETY: `name` is a C string and `found` has the size that the kernel writes; both outlive the call.
-    cvt(unsafe { libc::statx(directory.as_raw_fd(), name.as_ptr(), flags, wanted, &raw mut found) }.into())?;
+    let found = statx(directory, name, 0, wanted)?;
     Ok(Attributes {
         mode: u32::from(found.stx_mode),
         links: found.stx_nlink,
@@ -44,6 +40,21 @@ pub fn attributes(directory: BorrowedFd<'_>, name: &CStr) -> Result<Attributes> 
         device: (found.stx_rdev_major, found.stx_rdev_minor),
         is_mount: found.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
     })
+}
+
+/// Returns the place that a descriptor stands for: the number of its mount (since 5.8) and that of its inode.
+pub fn place(fd: BorrowedFd<'_>) -> Result<(u64, u64)> {
+    let found = statx(fd, c"", libc::AT_EMPTY_PATH, libc::STATX_MNT_ID | libc::STATX_INO)?;
+    Ok((found.stx_mnt_id, found.stx_ino))
+}
+
+fn statx(directory: BorrowedFd<'_>, name: &CStr, flags: libc::c_int, wanted: u32) -> Result<libc::statx> {
+    let (directory, flags) = (directory.as_raw_fd(), flags | libc::AT_STATX_DONT_SYNC);
+    // SAFETY: statx is plain data, for which all zeroes is a value.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: `name` is a C string and `found` has the size that the kernel writes; both outlive the call.
+    cvt(unsafe { libc::statx(directory, name.as_ptr(), flags, wanted, &raw mut found) }.into())?;
+    Ok(found)
 }
 
 #[cfg(test)]

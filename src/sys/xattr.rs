@@ -1,4 +1,5 @@
-//! Extended attributes of files that are open, be it only with `O_PATH`: through the link that /proc has of them.
+//! Extended attributes of files that are open: for `O_PATH` through the link that /proc has of them, and without
+//! allocating for those that are open for more.
 
 use super::{Result, cvt};
 use nix::libc;
@@ -34,6 +35,29 @@ pub fn set(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
     let path = proc_path(fd);
     // SAFETY: `path` and `name` are C strings, and the kernel reads as many bytes of `value` as there are.
     let ret = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    cvt(ret.into()).map(drop)
+}
+
+/// Writes the names of all extended attributes of a file that is open for more than `O_PATH` into a buffer, each with
+/// a null byte behind it.
+pub fn list_into<'a>(fd: BorrowedFd<'_>, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+    // SAFETY: the kernel writes no more than the length that is passed.
+    let length = cvt(unsafe { libc::flistxattr(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) } as _)?;
+    Ok(buffer.get(..length as usize).unwrap_or_default())
+}
+
+/// Writes the value of an extended attribute of such a file into a buffer.
+pub fn get_into<'a>(fd: BorrowedFd<'_>, name: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+    let (number, place, room) = (fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len());
+    // SAFETY: `name` is a C string, and the kernel writes no more than the length that is passed.
+    let length = cvt(unsafe { libc::fgetxattr(number, name.as_ptr(), place, room) } as _)?;
+    Ok(buffer.get(..length as usize).unwrap_or_default())
+}
+
+/// Sets an extended attribute of such a file.
+pub fn set_open(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
+    // SAFETY: `name` is a C string, and the kernel reads as many bytes of `value` as there are.
+    let ret = unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     cvt(ret.into()).map(drop)
 }
 

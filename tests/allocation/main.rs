@@ -129,6 +129,7 @@ fn demanding() -> Bundle {
         .mount("/out", "bind", "source", &["rbind", "rw", "nosuid", "rslave"])
         .mount("/made/deep/file", "bind", "config.json", &["bind", "ro"])
         .mount("/tmp", "tmpfs", "tmpfs", &["ro", "size=1m"])
+        .mount("/etc", "tmpfs", "tmpfs", &["tmpcopyup"])
         .namespace("cgroup", None)
         .with(|config| {
             config["linux"]["seccomp"] = profile;

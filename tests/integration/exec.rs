@@ -204,7 +204,7 @@ fn descriptors_of_the_runtime_are_not_preserved() {
     let exec = c.command(&["--log", log.to_str().unwrap(), "exec", "--preserve-fds", "1", c.id(), "true"]);
     let mut command = Command::new("sh");
     command.args(["-c", "exec 3>&-; exec \"$@\"", "sh"]).arg(exec.get_program()).args(exec.get_args());
-    c.output_of(command).exits(255).stderr_contains("unable to stat preserved-fd 1 (of 1)");
+    c.output_of(command).exits(255).stderr_contains("unable to stat preserved-fd 0 (of 1)");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod capabilities;
 mod cgroups;
 mod cli;
 mod console;
+mod copy_up;
 mod escapes;
 mod events;
 mod exec;

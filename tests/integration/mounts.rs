@@ -5,6 +5,7 @@ use crate::{ours_only, requires};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
 
 /// A mount as the container's /proc/self/mountinfo shows it.
 #[derive(Debug)]
@@ -277,27 +278,6 @@ fn a_read_only_tmpfs_is_read_only_and_holds_later_mounts() {
 }
 
 #[test]
-fn a_tmpfs_begins_with_what_was_there_if_asked_to() {
-    requires!(root);
-    let script =
-        "cat /data/file /data/deep/file; stat -c %a:%u /data /data/file; readlink /data/link; echo more >/data/new";
-    let bundle = Bundle::sh(script).with(|config| config["root"]["readonly"] = json!(false));
-    let c = Runtime::new(bundle.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup", "nosuid"]));
-    let data = c.bundle().rootfs().join("data");
-    fs::create_dir_all(data.join("deep")).unwrap();
-    fs::set_permissions(&data, fs::Permissions::from_mode(0o751)).unwrap();
-    fs::write(data.join("file"), "file\n").unwrap();
-    std::os::unix::fs::chown(data.join("file"), Some(7), None).unwrap();
-    fs::write(data.join("deep/file"), "deep\n").unwrap();
-    symlink("/nowhere", data.join("link")).unwrap();
-    c.run().ok().prints("file\ndeep\n751:0\n644:7\n/nowhere");
-    assert!(!data.join("new").exists());
-    // What is not there is nothing to begin with.
-    let c = Runtime::new(Bundle::sh("ls -A /none").mount("/none", "tmpfs", "tmpfs", &["tmpcopyup"]));
-    c.run().ok().prints("");
-}
-
-#[test]
 fn a_read_only_dev_has_its_nodes() {
     requires!(root);
     let c = Bundle::sh("echo x >/dev/null && ls /dev/fd/0 && touch /dev/file");
@@ -337,6 +317,25 @@ fn dev_has_the_nodes_that_are_asked_for() {
 }
 
 #[test]
+fn what_is_in_the_place_of_a_device_is_the_same_device() {
+    requires!(root);
+    ours_only!("runc looks only in 1.6");
+    let with = |make: &[&str]| {
+        let bundle = Bundle::sh("stat -c %t:%T /data/null").prepare(|dir| {
+            fs::create_dir(dir.join("rootfs/data")).unwrap();
+            let place = dir.join("rootfs/data/null");
+            assert!(Command::new(make[0]).arg(place).args(&make[1..]).status().unwrap().success());
+        });
+        let device = json!([{"path": "/data/null", "type": "c", "major": 1, "minor": 3}]);
+        bundle.with(|config| config["linux"]["devices"] = device).run()
+    };
+    with(&["mknod", "c", "1", "3"]).ok().prints("1:3");
+    with(&["touch"]).exits(1).stderr_contains("/data/null has incorrect ftype: 0x8000 doesn't match expected 0x2000");
+    let other = with(&["mknod", "c", "1", "5"]).exits(1);
+    other.stderr_contains("/data/null has incorrect major:minor: 1:5 doesn't match expected 1:3");
+}
+
+#[test]
 fn a_read_only_root_is_read_only_and_another_is_not() {
     requires!(root);
     Bundle::sh("touch /file").run().exits(1).stderr_contains("Read-only file system");
@@ -356,6 +355,23 @@ fn masked_paths_show_nothing() {
     let c = c.with(|config| config["linux"]["maskedPaths"] = json!(["/secret", "/tmp", "/absent"]));
     let output = c.run().ok().prints("0\n0").stderr_contains("/tmp/file: Read-only file system");
     assert!(!output.stdout.contains("secret"));
+}
+
+#[test]
+fn a_path_is_masked_once() {
+    requires!(root);
+    ours_only!("runc masks again before 1.5");
+    let script = "for place in /directory /other /file; do grep -c \" $place \" /proc/self/mountinfo; done; \
+                  stat -c %d /directory /other | uniq | wc -l";
+    let c = Bundle::sh(script).prepare(|dir| {
+        for name in ["directory", "other"] {
+            fs::create_dir(dir.join("rootfs").join(name)).unwrap();
+        }
+        fs::write(dir.join("rootfs/file"), "").unwrap();
+        symlink("directory", dir.join("rootfs/link")).unwrap();
+    });
+    let paths = json!(["/directory", "/other", "/file", "/file", "/directory", "//other/", "/link"]);
+    c.with(|config| config["linux"]["maskedPaths"] = paths).run().ok().prints("1\n1\n1\n1");
 }
 
 #[test]
@@ -473,6 +489,22 @@ fn a_dev_that_is_a_symlink_stays_in_the_root() {
 }
 
 #[test]
+fn nothing_is_mounted_on_the_root_itself() {
+    requires!(root);
+    ours_only!("runc 1.1 mounts below what is seen");
+    for place in ["/", "/tmp/..", "/link"] {
+        let bundle = Bundle::sh("true").prepare(|dir| symlink("/", dir.join("rootfs/link")).unwrap());
+        let root = bundle.rootfs();
+        let words = format!("mountpoint {root:?} is on the top of rootfs {root:?}");
+        bundle.mount(place, "tmpfs", "tmpfs", &[]).run().exits(1).stderr_contains(&words);
+    }
+    // The same directory, mounted elsewhere, is another place.
+    let bundle = Bundle::sh("ls -A /tmp").with(|config| config["root"]["readonly"] = json!(false));
+    let root = bundle.rootfs();
+    bundle.mount("/tmp", "bind", root, &["bind"]).mount("/tmp", "tmpfs", "tmpfs", &[]).run().ok().prints("");
+}
+
+#[test]
 fn an_image_cannot_lead_a_mount_into_proc() {
     requires!(root);
     ours_only!("runc 1.1 lets a tmpfs pass");
@@ -495,6 +527,25 @@ fn only_what_informs_may_be_mounted_below_proc() {
     c.create().exits(1).stderr_contains("cannot be mounted because it is inside /proc");
     let c = Bundle::sh("cat /proc/uptime").prepare(|dir| fs::write(dir.join("source"), "long").unwrap());
     c.mount("/proc/uptime", "bind", "source", &["bind", "ro"]).run().ok().prints("long");
+    let c = Runtime::new(Bundle::sleep().mount("/proc/scsi", "proc", "proc", &[]));
+    c.create().exits(1).stderr_contains("cannot be mounted because it is inside /proc");
+}
+
+#[test]
+fn only_procfs_may_be_mounted_on_proc() {
+    requires!(root);
+    let words = "cannot be mounted because it is not of type proc";
+    let tmpfs = Runtime::new(Bundle::sleep().mount("/proc", "tmpfs", "tmpfs", &[]));
+    tmpfs.create().exits(1).stderr_contains(words);
+    let other = Bundle::sleep().prepare(|dir| fs::create_dir(dir.join("source")).unwrap());
+    Runtime::new(other.mount("/proc", "bind", "source", &["bind"])).create().exits(1).stderr_contains(words);
+    Bundle::sh("ls /proc/self/exe").mount("/proc", "bind", "/proc", &["rbind"]).run().ok();
+}
+
+#[test]
+fn a_read_only_tmpfs_that_a_later_mount_covers_is_not_looked_for() {
+    requires!(root, cgroup_v1);
+    Bundle::sh("ls /sys").mount("/sys", "tmpfs", "tmpfs", &[]).run().ok().prints("");
 }
 
 #[test]

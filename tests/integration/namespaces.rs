@@ -161,6 +161,27 @@ fn a_user_other_than_root_is_mapped_too() {
 }
 
 #[test]
+fn a_user_namespace_needs_no_root() {
+    requires!(root);
+    ours_only!("runc 1.5 and older want uid 0 in the map");
+    let c = Bundle::sh("cat /proc/self/uid_map; id -u; stat -c %u /dev; grep CapEff /proc/self/status; sleep 1000");
+    let c = c.user_namespace(300_000).with(|config| {
+        for kind in ["uidMappings", "gidMappings"] {
+            config["linux"][kind] = json!([{"containerID": 1000, "hostID": 300_000, "size": 1}]);
+        }
+        config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        let options = mounts.iter_mut().filter_map(|mount| mount["options"].as_array_mut());
+        options.for_each(|options| options.retain(|option| option != "gid=5"));
+    });
+    let c = c.start();
+    c.wait_printed("CapEff");
+    let printed = c.printed().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(printed, "1000 300000 1 1000 1000 CapEff: 0000000000000000");
+    c.exec_sh("id -u; id -g").ok().prints("1000\n1000");
+}
+
+#[test]
 fn a_user_namespace_has_the_hosts_devices() {
     requires!(root);
     let script =
