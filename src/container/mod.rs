@@ -13,6 +13,7 @@ mod external;
 mod external_tmpfs;
 mod freeze;
 mod hooks;
+mod host_mounts;
 mod host_streams;
 mod idmap;
 mod images_view;

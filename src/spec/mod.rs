@@ -6,7 +6,7 @@ pub mod template;
 pub mod validate;
 
 use crate::error::{Context, Error, ErrorKind, Result};
-use oci_spec::runtime::{Mount, Process, Spec};
+use oci_spec::runtime::{LinuxNamespace, Mount, Process, Spec};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -29,6 +29,17 @@ impl Config {
         self.text = value.to_string().into_bytes();
         if let Some(place) = self.spec.mounts_mut().as_mut().and_then(|mounts| mounts.get_mut(index)) {
             *place = mount;
+        }
+        Ok(())
+    }
+
+    /// Puts other namespaces in the place of those that are listed, in the copy too.
+    pub fn replace_namespaces(&mut self, namespaces: Vec<LinuxNamespace>) -> Result<()> {
+        let mut value: Value = serde_json::from_slice(&self.text).map_err(invalid)?;
+        value["linux"]["namespaces"] = serde_json::to_value(&namespaces).map_err(invalid)?;
+        self.text = value.to_string().into_bytes();
+        if let Some(linux) = self.spec.linux_mut() {
+            linux.set_namespaces(Some(namespaces));
         }
         Ok(())
     }
@@ -61,13 +72,17 @@ fn name(path: &Path) -> String {
 
 /// Reads the text of a configuration.
 pub fn parse(text: Vec<u8>) -> Result<Config> {
-    if let Ok(spec) = serde_json::from_slice(&text) {
+    if let Some(spec) = serde_json::from_slice(&text).ok().filter(|spec: &Spec| spec.linux().is_some()) {
         return Ok(Config { spec, text });
     }
     let mut value: Value = serde_json::from_slice(&text).map_err(invalid)?;
     crate::plan::memory_policy::check_names(&value)?;
     if let Some(process) = value.get_mut("process") {
         accept_as_runc(process);
+    }
+    if let Some(spec) = value.as_object_mut() {
+        // Without it everything is the host's.
+        spec.entry("linux").or_insert_with(|| json!({}));
     }
     // An empty profile is none.
     if let Some(linux) = value.get_mut("linux").and_then(Value::as_object_mut) {
@@ -133,6 +148,13 @@ mod tests {
         let copy: Value = serde_json::from_slice(&config.text).unwrap();
         assert_eq!(copy["mounts"], json!([{"destination": "/a"}, {"destination": "/c", "type": "bind"}]));
         assert_eq!(copy["x-unknown"], 7);
+        assert_eq!(parse(config.text).unwrap().spec, config.spec);
+    }
+
+    #[test]
+    fn a_container_without_namespaces_is_one() {
+        let config = parse(br#"{"ociVersion": "1.0.2"}"#.to_vec()).unwrap();
+        assert!(config.spec.linux().as_ref().unwrap().namespaces().is_none());
         assert_eq!(parse(config.text).unwrap().spec, config.spec);
     }
 

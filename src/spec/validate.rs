@@ -123,9 +123,6 @@ fn namespaces(spec: &Spec, linux: &Linux) -> Result<()> {
     if host(Kind::Mount) && (restricts(linux.masked_paths()) || restricts(linux.readonly_paths())) {
         return Err(Error::invalid("unable to restrict sys entries without a private MNT namespace"));
     }
-    if host(Kind::Mount) {
-        return Err(Error::invalid("a container needs a mount namespace of its own"));
-    }
     if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty())
         && of(linux, Kind::Time) != Namespace::Private
     {
