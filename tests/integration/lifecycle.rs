@@ -218,6 +218,21 @@ fn kill_all_reaches_every_process_of_a_shared_pid_namespace() {
 }
 
 #[test]
+fn kill_reaches_those_whom_init_has_left_behind() {
+    requires!(root);
+    ours_only!("runc before 1.2 finds no container");
+    let c = Bundle::sh("sleep 1000 & sleep 1000 & echo left").without_namespace("pid").start();
+    c.wait_for("stopped");
+    let pids = || c.cmd(&["ps", "--format", "json", c.id()]).ok().json();
+    assert_eq!(pids().as_array().map(Vec::len), Some(2));
+    c.kill("TERM").exits(1).stderr_contains("container not running");
+    c.kill("KILL").ok();
+    wait_until("no process", || pids().as_array().is_none_or(Vec::is_empty));
+    c.delete().ok();
+    c.leaves_nothing();
+}
+
+#[test]
 fn without_a_cgroup_kill_reaches_init() {
     requires!(root);
     ours_only!("runc always makes a cgroup");
