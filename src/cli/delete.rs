@@ -20,10 +20,12 @@ pub struct DeleteArgs {
 /// Deletes a container.
 pub fn run(args: &DeleteArgs, global: &Global) -> Result<u8> {
     let root = root::select(global)?.path;
-    match Container::load(&root, &args.id) {
+    match Container::find(&root, &args.id) {
         Ok(container) => container.delete(args.force)?,
         Err(err) if err.kind() == ErrorKind::NotFound => {
-            remove_remains(&StateDir::of(&root, &args.id)?)?;
+            // Its creation may have been cut short. A restore that was killed has left the root file system mounted
+            // there, which this detaches before it deletes anything.
+            StateDir::of(&root, &args.id)?.remove()?;
             if !args.force {
                 return Err(err.into());
             }
@@ -35,15 +37,4 @@ pub fn run(args: &DeleteArgs, global: &Global) -> Result<u8> {
         Err(err) => return Err(err.into()),
     }
     Ok(0)
-}
-
-/// Removes the directory of a container whose creation was cut short.
-///
-/// A root may be shared with other runtimes: what holds their state (runc, crun) is not ours to remove. A restore that
-/// was killed has left the root file system mounted there, which `remove` detaches before it deletes anything.
-fn remove_remains(dir: &StateDir) -> Result<()> {
-    if ["state.json", "status"].iter().any(|name| dir.path().join(name).exists()) {
-        return Ok(());
-    }
-    Ok(dir.remove()?)
 }

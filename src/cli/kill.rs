@@ -23,7 +23,7 @@ pub struct KillArgs {
 
 /// Sends a signal to a container.
 pub fn run(args: &KillArgs, global: &Global) -> Result<u8> {
-    let container = Container::load(&root::select(global)?.path, &args.id)?;
+    let container = Container::find(&root::select(global)?.path, &args.id)?;
     container.kill(number(args.signal.as_deref().unwrap_or("SIGTERM"))?, args.all)?;
     Ok(0)
 }

@@ -24,7 +24,7 @@ pub struct PsArgs {
 
 /// Prints the processes of a container.
 pub fn run(args: &PsArgs, global: &Global) -> Result<u8> {
-    let container = Container::load(&root::select(global)?.path, &args.id)?;
+    let container = Container::find(&root::select(global)?.path, &args.id)?;
     let pids = container.pids()?;
     let text = match args.format.as_deref() {
         // Go prints no list where there is none.

@@ -11,6 +11,7 @@ pub mod events;
 mod exec;
 mod external;
 mod external_tmpfs;
+mod foreign;
 mod freeze;
 mod hooks;
 mod host_mounts;
@@ -57,7 +58,7 @@ pub use start::run;
 pub use state::State;
 pub use streams::StreamOptions;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::namespaces::{Kind, Namespace, of};
 use crate::plan::process::Surroundings;
 use crate::sys::{Errno, pidfd, proc, socket};
@@ -132,14 +133,27 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// [`crate::ErrorKind::NotFound`] when there is none.
+    /// [`ErrorKind::NotFound`] when there is none, [`ErrorKind::Foreign`] when another runtime has made it.
     pub fn load(root: &Path, id: &str) -> Result<Self> {
         let dir = StateDir::of(root, id)?;
         let state = dir.load()?;
         Ok(Self { dir, state, spec: OnceCell::new() })
     }
 
-    /// Finds all containers below `root`, by name; directories of other runtimes are passed over.
+    /// Finds the container `id` below `root`, also one that another runtime has made: to show it, to signal, pause and
+    /// delete it. Nothing else can be done to such a one.
+    pub fn find(root: &Path, id: &str) -> Result<Self> {
+        Self::load(root, id).or_else(|err| match err.kind() {
+            ErrorKind::Foreign => {
+                let dir = StateDir::of(root, id)?;
+                let (state, spec) = foreign::load(&dir, id)?.ok_or(err)?;
+                Ok(Self::new(dir, state, spec))
+            }
+            _ => Err(err),
+        })
+    }
+
+    /// Finds all containers below `root`, by name; what other runtimes keep there is passed over unless it can be read.
     pub fn list(root: &Path) -> Result<Vec<(String, Result<Self>)>> {
         let attempt = || format!("read {}", root.display());
         let mut found = Vec::new();
@@ -148,8 +162,8 @@ impl Container {
             if crate::spec::validate::id(&id).is_err() {
                 continue;
             }
-            match Self::load(root, &id) {
-                Err(err) if err.kind() == crate::ErrorKind::NotFound => {}
+            match Self::find(root, &id) {
+                Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::Foreign) => {}
                 other => found.push((id, other)),
             }
         }

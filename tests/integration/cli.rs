@@ -345,19 +345,3 @@ fn features_are_told_without_root_or_state() {
     assert!(features["linux"]["namespaces"].as_array().unwrap().contains(&json!("user")));
     assert_eq!(features["linux"]["seccomp"]["enabled"], true);
 }
-
-#[test]
-fn a_directory_of_another_runtime_is_left_alone() {
-    let c = Runtime::new(Bundle::sleep());
-    let foreign = c.root().join("foreign");
-    fs::create_dir_all(&foreign).unwrap();
-    fs::write(foreign.join("state.json"), "{}").unwrap();
-    ours_only!("the directory is runc's");
-    c.cmd(&["list", "-q"]).ok().prints("");
-    c.cmd(&["delete", "foreign"]).exits(1).stderr_contains("does not exist");
-    c.cmd(&["delete", "--force", "foreign"]).ok();
-    assert!(foreign.join("state.json").exists());
-    fs::create_dir(c.root().join("cut-short")).unwrap();
-    c.cmd(&["delete", "cut-short"]).exits(1).stderr_contains("does not exist");
-    assert!(!c.root().join("cut-short").exists());
-}
