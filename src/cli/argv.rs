@@ -9,8 +9,8 @@ use clap::{Arg, ArgAction, Command};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// Verbs after whose first positional argument everything belongs to somebody else: a program, a signal, ps(1).
-const OPTIONS_FIRST: [&str; 3] = ["exec", "kill", "ps"];
+/// Verbs after whose first positional argument everything belongs to somebody else: a program, ps(1).
+const OPTIONS_FIRST: [&str; 2] = ["exec", "ps"];
 
 /// What the arguments ask for.
 #[derive(Debug, Eq, PartialEq)]

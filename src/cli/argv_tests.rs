@@ -32,6 +32,8 @@ fn go_conventions_become_clap_words() {
         ("stasis exec c1 -- sh", "stasis exec -- c1 -- sh"),
         ("stasis kill -a c1 9", "stasis kill --all -- c1 9"),
         ("stasis kill c1 -9", "stasis kill -- c1 -9"),
+        ("stasis kill c1 9 -a", "stasis kill --all -- c1 9"),
+        ("stasis kill c1 -- -9", "stasis kill -- c1 -9"),
         ("stasis ps -f json c1 -ef", "stasis ps --format=json -- c1 -ef"),
         ("stasis list -f json -q", "stasis list --format=json --quiet --"),
         ("stasis list --format=json --format table", "stasis list --format=table --"),

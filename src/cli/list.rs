@@ -34,7 +34,7 @@ pub fn run(args: &ListArgs, global: &Global) -> Result<u8> {
     for container in &containers {
         match Report::of(container, owner(&passwd, container.state().owner)) {
             Ok(report) => reports.push(report),
-            Err(err) => output::complain(&format!("status of container {}: {err:#}\n", container.id())),
+            Err(err) => output::complain(&format!("status for {}: {err:#}\n", container.id())),
         }
     }
     output::print(&text(args, &reports)?)?;

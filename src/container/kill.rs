@@ -18,7 +18,7 @@ impl Container {
         // A configuration that cannot be read any more keeps nobody from being killed.
         let is_whole = all || (signal == libc::SIGKILL && !self.has_own_pids().unwrap_or(false));
         if is_whole && self.state.cgroup.exists() {
-            return self.state.cgroup.kill(signal);
+            return self.state.cgroup.kill(signal).map_err(|err| err.context("unable to kill all processes"));
         }
         // Without a cgroup init is the only process that is known to be the container's.
         let init = match self.init()? {
@@ -29,7 +29,7 @@ impl Container {
         let thawed = if signal == libc::SIGKILL { self.thaw_for_kill() } else { Ok(()) };
         match sent {
             Err(Errno::ESRCH) => Err(not_running()),
-            Err(errno) => Err(Error::system(format!("signal init, process {}", self.state.pid), errno)),
+            Err(errno) => Err(Error::system("unable to signal init", errno)),
             Ok(()) => thawed,
         }
     }

@@ -155,11 +155,12 @@ impl Container {
 
     /// Finds all containers below `root`, by name; what other runtimes keep there is passed over unless it can be read.
     pub fn list(root: &Path) -> Result<Vec<(String, Result<Self>)>> {
-        let attempt = || format!("read {}", root.display());
+        let attempt = || format!("open {}", root.display());
         let mut found = Vec::new();
         for entry in std::fs::read_dir(root).context(attempt)? {
-            let id = entry.context(attempt)?.file_name().to_string_lossy().into_owned();
-            if crate::spec::validate::id(&id).is_err() {
+            let entry = entry.context(attempt)?;
+            let id = entry.file_name().to_string_lossy().into_owned();
+            if crate::spec::validate::id(&id).is_err() || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
             match Self::find(root, &id) {
@@ -225,7 +226,7 @@ impl Container {
 
     /// Returns the pids of all its processes, as the host sees them.
     pub fn pids(&self) -> Result<Vec<i32>> {
-        self.state.cgroup.pids(true)
+        self.state.cgroup.pids(true).map_err(|err| err.context("unable to get all container pids"))
     }
 
     /// Says whether its processes have a pid namespace of their own, so that the end of init ends them all.

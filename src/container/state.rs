@@ -128,10 +128,10 @@ impl StateDir {
     /// there is one of another runtime's.
     pub fn load(&self) -> Result<State> {
         let path = self.0.join(STATE);
-        let text = std::fs::read(&path).map_err(|err| match err.kind() {
-            std::io::ErrorKind::NotFound => self.not_found(),
-            _ => Error::other(format!("read {}: {err}", path.display())),
-        })?;
+        let text = match std::fs::read(&path) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Err(self.not_found()),
+            other => other.context(|| format!("open {}", path.display()))?,
+        };
         let state: State = serde_json::from_slice(&text)
             .map_err(|err| Error::new(ErrorKind::Damaged, format!("parse {}: {err}", path.display())))?;
         if state.version > VERSION {
