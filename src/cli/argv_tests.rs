@@ -56,6 +56,7 @@ fn help_and_version_are_answered_before_all_else() {
         ("stasis exec -h c1", Request::Help(Some("exec".into()))),
         ("stasis --version", Request::Version),
         ("stasis -v", Request::Version),
+        ("stasis -V", Request::Version),
         ("stasis --root /r --version", Request::Version),
     ] {
         assert_eq!(parse(given), Ok(request), "{given}");

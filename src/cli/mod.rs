@@ -14,6 +14,7 @@ mod inspect_image;
 mod kill;
 mod list;
 mod log;
+mod matching;
 pub mod multicall;
 mod output;
 mod pause;
@@ -79,7 +80,7 @@ struct Global {
     #[arg(long, short, action = ArgAction::SetTrue)]
     help: bool,
     /// print the version
-    #[arg(long, short, action = ArgAction::SetTrue)]
+    #[arg(long, short, visible_short_alias = 'V', action = ArgAction::SetTrue)]
     version: bool,
 }
 

@@ -54,7 +54,7 @@ fn help_begins_with_the_name() {
 #[test]
 fn the_version_has_the_lines_that_engines_read() {
     ours_only!("runc prints no commit when it was built without one");
-    for option in ["--version", "-v", "-version"] {
+    for option in ["--version", "-v", "-V", "-version"] {
         let version = bare(&[option]).ok();
         let lines = version.lines();
         assert_eq!(lines[0], concat!("stasis version ", env!("CARGO_PKG_VERSION")));

@@ -444,3 +444,30 @@ fn of_two_that_start_a_container_at_once_one_succeeds() {
     assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
     assert_eq!(c.status(), "running");
 }
+
+#[test]
+fn several_are_killed_and_deleted_by_a_regular_expression() {
+    requires!(root);
+    ours_only!("crun has it, and runc has not");
+    let (one, two, other) = (Bundle::sleep().start(), Bundle::sleep(), Bundle::sleep());
+    let made = |bundle: &Bundle, id: &str| {
+        let mut command = one.command(&["run", "--detach", "--bundle", bundle.path().to_str().unwrap(), id]);
+        command.stdout(std::process::Stdio::null());
+        one.detached(command).ok();
+    };
+    made(&two, "web-2");
+    made(&other, "data");
+    let list = || one.cmd(&["list", "--format", "json"]).ok().json();
+    let status = |id: &str| list().as_array().unwrap().iter().find(|c| c["id"] == id).unwrap()["status"].clone();
+    let both = format!("^(web-[0-9]+|{})$", one.id());
+    one.cmd(&["delete", "--regex", &both]).ok().stderr_contains("container web-2: cannot delete container web-2");
+    one.cmd(&["kill", "--regex", &both, "KILL"]).ok().prints("");
+    wait_until("two have ended", || [one.id(), "web-2"].iter().all(|id| status(id) == "stopped"));
+    assert_eq!(status("data"), "running");
+    one.cmd(&["kill", "-r", &both, "TERM"]).ok().stderr_contains("container web-2: container not running");
+    one.cmd(&["delete", "-r", &both]).ok().prints("");
+    one.cmd(&["list", "-q"]).ok().prints("data");
+    one.cmd(&["delete", "-r", "("]).exits(1).stderr_contains("invalid regular expression");
+    one.cmd(&["delete", "--force", "-r", "."]).ok().prints("");
+    one.leaves_nothing();
+}
