@@ -14,6 +14,7 @@ mod inspect_image;
 mod kill;
 mod list;
 mod log;
+mod log_target;
 mod matching;
 pub mod multicall;
 mod output;
@@ -55,7 +56,7 @@ struct Global {
     /// enable debug logging
     #[arg(long)]
     debug: bool,
-    /// set the log file to write logs to (default is '/dev/stderr')
+    /// set the log file to write logs to, or syslog:NAME or journald:NAME (default is '/dev/stderr')
     #[arg(long, value_name = "file")]
     log: Option<PathBuf>,
     /// set the log format ('text' (default), or 'json')
