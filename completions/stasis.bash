@@ -9,7 +9,7 @@ _stasis() {
         if [[ -n $expected ]]; then expected='' && continue; fi
         [[ $word != --root ]] || root=(--root "${COMP_WORDS[i + 1]}")
         case $word in
-        --bundle|--config|--console-socket|--cwd|--external-tmpfs|--file|--image-path|--log|--parent-path|--pid-file|--pidfd-socket|--process|--resources|--root|--work-path|-b|-p|-r) expected=path ;;
+        --bundle|--config|--console-socket|--cwd|--external-tmpfs|--file|--image-path|--log|--parent-path|--pid-file|--pidfd-socket|--process|--resources|--root|--work-path|-b|-p) expected=path ;;
         --additional-gids|--apparmor|--blkio-weight|--cap|--cgroup|--cgroup-manager|--cpu-burst|--cpu-idle|--cpu-period|--cpu-quota|--cpu-rt-period|--cpu-rt-runtime|--cpu-share|--cpuset-cpus|--cpuset-mems|--empty-ns|--env|--format|--ghost-limit|--interval|--ipc|--l3-cache-schema|--log-format|--log-level|--lsm-mount-context|--lsm-profile|--manage-cgroups-mode|--mem-bw-schema|--memory|--memory-reservation|--memory-swap|--network-lock|--page-server|--pids-limit|--preserve-fds|--process-label|--progress|--shm-policy|--shm-size|--status-fd|--user|-c|-e|-g|-u) expected=value ;;
         -*) ;;
         *) verb=${verb:-$word} ;;
@@ -23,7 +23,7 @@ _stasis() {
     value) return ;;
     esac
     if [[ -z $verb ]]; then
-        mapfile -t COMPREPLY < <(compgen -W 'checkpoint create delete events exec features inspect-image kill list pause ps restore resume run spec start state update help --debug --log --log-format --log-level --root --systemd-cgroup --cgroup-manager --rootless --help -h --version -v' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W 'checkpoint create delete events exec features inspect-image kill list pause ps restore resume run spec start state update help --debug --log --log-format --log-level --root --systemd-cgroup --cgroup-manager --rootless --help -h --version -v -V' -- "$current")
         return
     fi
     case $current in
@@ -31,12 +31,12 @@ _stasis() {
         case $verb in
         checkpoint) options='--image-path --work-path --tcp-established --tcp-close --ext-unix-sk --shell-job --file-locks --auto-dedup --lazy-pages --manage-cgroups-mode --empty-ns --network-lock --progress --parent-path --leave-running --tcp-skip-in-flight --link-remap --status-fd --page-server --ghost-limit --external-tmpfs --pre-dump' ;;
         create) options='--bundle -b --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --config -f' ;;
-        delete) options='--force -f' ;;
+        delete) options='--force -f --regex -r' ;;
         events) options='--interval --stats' ;;
         exec) options='--console-socket --pidfd-socket --cwd --env -e --tty -t --user -u --additional-gids -g --process -p --detach -d --pid-file --process-label --apparmor --no-new-privs --cap -c --preserve-fds --cgroup --ignore-paused' ;;
         features) options='' ;;
         inspect-image) options='--format -f --files' ;;
-        kill) options='--all -a' ;;
+        kill) options='--all -a --regex -r' ;;
         list) options='--format -f --quiet -q' ;;
         pause) options='' ;;
         ps) options='--format -f' ;;

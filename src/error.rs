@@ -22,6 +22,8 @@ pub enum ErrorKind {
     InvalidSpec,
     /// What was noted of a container cannot be read.
     Damaged,
+    /// Another runtime made the container.
+    Foreign,
     /// The container's status does not allow the operation.
     WrongStatus,
     /// CRIU refused or failed; its log has more.

@@ -55,7 +55,8 @@ pub(super) fn create(plan: &CgroupPlan, must_be_new: bool) -> Result<(Cgroup, Op
     Ok((cgroup, holder))
 }
 
-fn driver(plan: &CgroupPlan) -> Driver {
+/// Returns who makes the directories of a plan.
+pub(super) fn driver(plan: &CgroupPlan) -> Driver {
     match &plan.unit {
         Some(unit) => Driver::Systemd { unit: unit.name.clone(), is_user: unit.is_user },
         None => Driver::Cgroupfs,

@@ -106,7 +106,7 @@ impl Cgroup {
     /// Returns the cgroup that a plan made, as far as it is there.
     pub fn planned(plan: &CgroupPlan) -> Self {
         let there = plan.directories.iter().filter(|directory| directory.path.is_dir());
-        Self { directories: there.cloned().collect(), ..Self::default() }
+        Self { driver: create::driver(plan), directories: there.cloned().collect(), ..Self::default() }
     }
 
     /// Returns what a process that is about to be made needs to be in the cgroup from its first

@@ -9,8 +9,8 @@ use clap::{Arg, ArgAction, Command};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// Verbs after whose first positional argument everything belongs to somebody else: a program, a signal, ps(1).
-const OPTIONS_FIRST: [&str; 3] = ["exec", "kill", "ps"];
+/// Verbs after whose first positional argument everything belongs to somebody else: a program, ps(1).
+const OPTIONS_FIRST: [&str; 2] = ["exec", "ps"];
 
 /// What the arguments ask for.
 #[derive(Debug, Eq, PartialEq)]
@@ -186,8 +186,8 @@ impl<'a> Walk<'a> {
 /// Finds an option by its long name or its letter.
 fn lookup<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
     command.get_arguments().filter(|arg| !arg.is_positional()).find(|option| {
-        let mut letter = [0; 4];
-        option.get_long() == Some(name) || option.get_short().is_some_and(|c| *c.encode_utf8(&mut letter) == *name)
+        let is_letter = |letter: &char| *letter.encode_utf8(&mut [0; 4]) == *name;
+        option.get_long() == Some(name) || option.get_short_and_visible_aliases().iter().flatten().any(is_letter)
     })
 }
 

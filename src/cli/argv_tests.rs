@@ -32,6 +32,8 @@ fn go_conventions_become_clap_words() {
         ("stasis exec c1 -- sh", "stasis exec -- c1 -- sh"),
         ("stasis kill -a c1 9", "stasis kill --all -- c1 9"),
         ("stasis kill c1 -9", "stasis kill -- c1 -9"),
+        ("stasis kill c1 9 -a", "stasis kill --all -- c1 9"),
+        ("stasis kill c1 -- -9", "stasis kill -- c1 -9"),
         ("stasis ps -f json c1 -ef", "stasis ps --format=json -- c1 -ef"),
         ("stasis list -f json -q", "stasis list --format=json --quiet --"),
         ("stasis list --format=json --format table", "stasis list --format=table --"),
@@ -54,6 +56,7 @@ fn help_and_version_are_answered_before_all_else() {
         ("stasis exec -h c1", Request::Help(Some("exec".into()))),
         ("stasis --version", Request::Version),
         ("stasis -v", Request::Version),
+        ("stasis -V", Request::Version),
         ("stasis --root /r --version", Request::Version),
     ] {
         assert_eq!(parse(given), Ok(request), "{given}");

@@ -22,8 +22,8 @@ fn options(command: &Command) -> impl Iterator<Item = &Arg> {
 
 /// Returns the option in each of its spellings.
 fn spellings(option: &Arg) -> Vec<String> {
-    let letter = option.get_short().map(|letter| format!("-{letter}"));
-    option.get_long().map(|long| format!("--{long}")).into_iter().chain(letter).collect()
+    let letters = option.get_short_and_visible_aliases().into_iter().flatten().map(|letter| format!("-{letter}"));
+    option.get_long().map(|long| format!("--{long}")).into_iter().chain(letters).collect()
 }
 
 /// Returns the spellings of the options that a predicate chooses wherever they are, each once: `-f` takes a value with

@@ -1,6 +1,6 @@
 //! `kill`: a signal to the container's init process.
 
-use super::{Global, root};
+use super::{Global, matching, root};
 use anyhow::{Result, bail};
 use clap::Args;
 use nix::sys::signal::Signal;
@@ -13,6 +13,9 @@ pub struct KillArgs {
     /// send the specified signal to all processes inside the container
     #[arg(long, short)]
     pub all: bool,
+    /// take the name for a regular expression, and kill every container that it finds
+    #[arg(long, short)]
+    pub regex: bool,
     /// the name of the container
     #[arg(value_name = "container-id")]
     pub id: String,
@@ -21,10 +24,18 @@ pub struct KillArgs {
     pub signal: Option<String>,
 }
 
-/// Sends a signal to a container.
+/// Sends a signal to a container, or to several.
 pub fn run(args: &KillArgs, global: &Global) -> Result<u8> {
-    let container = Container::load(&root::select(global)?.path, &args.id)?;
-    container.kill(number(args.signal.as_deref().unwrap_or("SIGTERM"))?, args.all)?;
+    let root = root::select(global)?;
+    let kill = |id: &str| -> Result<()> {
+        let container = Container::find(&root.path, id)?;
+        Ok(container.kill(number(args.signal.as_deref().unwrap_or("SIGTERM"))?, args.all)?)
+    };
+    if args.regex {
+        matching::each(&root, &args.id, kill)?
+    } else {
+        kill(&args.id)?
+    }
     Ok(0)
 }
 

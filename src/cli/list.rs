@@ -4,7 +4,6 @@ use super::state::Report;
 use super::{Global, output, root};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use stasis::container::Container;
 
 /// Arguments of `list`.
 #[derive(Args, Debug)]
@@ -19,9 +18,7 @@ pub struct ListArgs {
 
 /// Prints the containers of a root.
 pub fn run(args: &ListArgs, global: &Global) -> Result<u8> {
-    let root = root::select(global)?;
-    // Where nobody made a container yet there is no default root; one that was named should be there.
-    let found = if root.explicit || root.path.exists() { Container::list(&root.path)? } else { Vec::new() };
+    let found = root::select(global)?.containers()?;
     let mut containers = Vec::new();
     for (id, loaded) in found {
         match loaded {
@@ -34,7 +31,7 @@ pub fn run(args: &ListArgs, global: &Global) -> Result<u8> {
     for container in &containers {
         match Report::of(container, owner(&passwd, container.state().owner)) {
             Ok(report) => reports.push(report),
-            Err(err) => output::complain(&format!("status of container {}: {err:#}\n", container.id())),
+            Err(err) => output::complain(&format!("status for {}: {err:#}\n", container.id())),
         }
     }
     output::print(&text(args, &reports)?)?;

@@ -4,14 +4,11 @@
 //! the whole file as one object; everything that runs a command without a log reads stderr. So a command that fails
 //! writes exactly one line unless more was asked for: warnings are held back until it is known that it did not fail.
 
+use super::log_target::Target;
 use super::{Global, output};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 static SINK: OnceLock<Sink> = OnceLock::new();
@@ -28,8 +25,8 @@ pub fn open(global: &Global) -> Result<()> {
         (false, None) => None,
         (false, Some(level)) => Some(filter(level)?),
     };
-    let file = global.log.as_deref().map(open_file).transpose()?;
-    let sink = Sink { file, json, callers: global.debug, holding: Mutex::new(asked.is_none().then(Vec::new)) };
+    let target = global.log.as_deref().map_or(Ok(Target::Stderr), Target::open)?;
+    let sink = Sink { target, json, callers: global.debug, holding: Mutex::new(asked.is_none().then(Vec::new)) };
     // Only a second call in one process fails, and that one changes nothing.
     if log::set_logger(SINK.get_or_init(|| sink)).is_ok() {
         log::set_max_level(asked.unwrap_or(LevelFilter::Warn));
@@ -47,22 +44,11 @@ fn filter(level: &str) -> Result<LevelFilter> {
     }
 }
 
-fn open_file(path: &Path) -> Result<File> {
-    // O_SYNC: the reader looks as soon as we have ended. O_APPEND: many runtimes share one file.
-    std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o644)
-        .custom_flags(libc::O_SYNC)
-        .open(path)
-        .with_context(|| format!("open {}", path.display()))
-}
-
 /// Lets the warnings held so far go out; for commands that go on after their own work is done.
 pub fn release() {
     if let Some(sink) = SINK.get() {
         let held = sink.holding().take();
-        held.unwrap_or_default().iter().for_each(|line| sink.write(line));
+        held.unwrap_or_default().iter().for_each(|(level, line)| sink.target.write(*level, line));
     }
 }
 
@@ -74,7 +60,7 @@ pub fn exit_code(outcome: Result<u8>, failure: u8) -> u8 {
             code
         }
         Err(err) => {
-            let unset = Sink { file: None, json: false, callers: false, holding: Mutex::new(None) };
+            let unset = Sink { target: Target::Stderr, json: false, callers: false, holding: Mutex::new(None) };
             SINK.get().unwrap_or(&unset).fail(&format!("{err:#}"));
             failure
         }
@@ -82,17 +68,16 @@ pub fn exit_code(outcome: Result<u8>, failure: u8) -> u8 {
 }
 
 struct Sink {
-    /// The log file; stderr when there is none.
-    file: Option<File>,
+    target: Target,
     json: bool,
     /// Whether lines say where in the source they come from.
     callers: bool,
     /// The lines that wait until it is known whether the command fails; absent when none has to wait.
-    holding: Mutex<Option<Vec<String>>>,
+    holding: Mutex<Option<Vec<(Level, String)>>>,
 }
 
 impl Sink {
-    fn holding(&self) -> MutexGuard<'_, Option<Vec<String>>> {
+    fn holding(&self) -> MutexGuard<'_, Option<Vec<(Level, String)>>> {
         self.holding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -100,20 +85,13 @@ impl Sink {
     ///
     /// A failure of CRIU's has more lines, which quote its log: those stay lines where a person reads them.
     fn fail(&self, text: &str) {
-        match text.split_once('\n').filter(|_| !self.json) {
-            Some((first, quote)) => self.write(&format!("{}{quote}\n", self.line(Level::Error, first, None))),
-            None => self.write(&self.line(Level::Error, text, None)),
-        }
-        if self.file.is_some() {
+        let line = match text.split_once('\n').filter(|_| !self.json) {
+            Some((first, quote)) => format!("{}{quote}\n", self.line(Level::Error, first, None)),
+            None => self.line(Level::Error, text, None),
+        };
+        self.target.write(Level::Error, &line);
+        if !matches!(self.target, Target::Stderr) {
             output::complain(&format!("{text}\n"));
-        }
-    }
-
-    fn write(&self, line: &str) {
-        match self.file.as_ref() {
-            // There is nowhere left to tell that the log cannot be written.
-            Some(mut file) => _ = file.write_all(line.as_bytes()),
-            None => output::complain(line),
         }
     }
 
@@ -121,7 +99,9 @@ impl Sink {
         let time = stasis::time::now();
         let level = name(level);
         let mut line = String::new();
-        if self.json {
+        if self.target.has_levels() && !self.json {
+            line = format!("{text}\n");
+        } else if self.json {
             let mut object = serde_json::Map::new();
             if let Some(caller) = caller {
                 object.insert("file".to_owned(), caller.into());
@@ -154,9 +134,9 @@ impl Log for Sink {
         let caller = self.callers.then(|| format!("{}:{}", record.file().unwrap_or("?"), record.line().unwrap_or(0)));
         let line = self.line(record.level(), &record.args().to_string(), caller.as_deref());
         if let Some(held) = self.holding().as_mut() {
-            return held.push(line);
+            return held.push((record.level(), line));
         }
-        self.write(&line);
+        self.target.write(record.level(), &line);
     }
 
     fn flush(&self) {}
@@ -184,7 +164,7 @@ mod tests {
     use super::*;
 
     fn sink(json: bool) -> Sink {
-        Sink { file: None, json, callers: false, holding: Mutex::new(None) }
+        Sink { target: Target::Stderr, json, callers: false, holding: Mutex::new(None) }
     }
 
     #[test]

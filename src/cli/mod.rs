@@ -14,6 +14,8 @@ mod inspect_image;
 mod kill;
 mod list;
 mod log;
+mod log_target;
+mod matching;
 pub mod multicall;
 mod output;
 mod pause;
@@ -54,7 +56,7 @@ struct Global {
     /// enable debug logging
     #[arg(long)]
     debug: bool,
-    /// set the log file to write logs to (default is '/dev/stderr')
+    /// set the log file to write logs to, or syslog:NAME or journald:NAME (default is '/dev/stderr')
     #[arg(long, value_name = "file")]
     log: Option<PathBuf>,
     /// set the log format ('text' (default), or 'json')
@@ -79,7 +81,7 @@ struct Global {
     #[arg(long, short, action = ArgAction::SetTrue)]
     help: bool,
     /// print the version
-    #[arg(long, short, action = ArgAction::SetTrue)]
+    #[arg(long, short, visible_short_alias = 'V', action = ArgAction::SetTrue)]
     version: bool,
 }
 

@@ -24,13 +24,13 @@ pub struct ResumeArgs {
 
 /// Suspends all processes of a container.
 pub fn run(args: &PauseArgs, global: &Global) -> Result<u8> {
-    let container = Container::load(&root::select(global)?.path, &args.id)?;
+    let container = Container::find(&root::select(global)?.path, &args.id)?;
     explain("pause", container.pause())
 }
 
 /// Lets all processes of a container go on.
 pub fn resume(args: &ResumeArgs, global: &Global) -> Result<u8> {
-    let container = Container::load(&root::select(global)?.path, &args.id)?;
+    let container = Container::find(&root::select(global)?.path, &args.id)?;
     explain("resume", container.resume())
 }
 

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use stasis::container::Container;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::process::{Command, Stdio};
 
 /// Arguments of `ps`.
@@ -24,7 +25,7 @@ pub struct PsArgs {
 
 /// Prints the processes of a container.
 pub fn run(args: &PsArgs, global: &Global) -> Result<u8> {
-    let container = Container::load(&root::select(global)?.path, &args.id)?;
+    let container = Container::find(&root::select(global)?.path, &args.id)?;
     let pids = container.pids()?;
     let text = match args.format.as_deref() {
         // Go prints no list where there is none.
@@ -41,9 +42,14 @@ pub fn run(args: &PsArgs, global: &Global) -> Result<u8> {
 fn host_ps(options: &[OsString]) -> Result<String> {
     let default = [OsString::from("-ef")];
     let options = if options.is_empty() { &default } else { options };
-    let ps = Command::new("ps").args(options).stdin(Stdio::null()).stderr(Stdio::piped()).output().context("run ps")?;
+    let ps = Command::new("ps").args(options).stdin(Stdio::null()).stderr(Stdio::piped()).output();
+    let ps = match ps {
+        Err(err) if err.kind() == ErrorKind::NotFound => bail!("exec: \"ps\": executable file not found in $PATH"),
+        other => other.context("run ps")?,
+    };
     if !ps.status.success() {
-        bail!("ps: {}: {}", ps.status, String::from_utf8_lossy(&ps.stderr).trim().replace('\n', " "));
+        let status = ps.status.to_string().replace("exit status: ", "exit status ");
+        bail!("{status}: {}", String::from_utf8_lossy(&ps.stderr).trim().replace('\n', " "));
     }
     Ok(String::from_utf8_lossy(&ps.stdout).into_owned())
 }
@@ -62,7 +68,9 @@ fn rows_of(table: &str, pids: &[i32]) -> Result<String> {
         if field == "-" {
             continue;
         }
-        let pid: i32 = field.parse().with_context(|| format!("unable to parse pid {field:?}"))?;
+        let Ok(pid) = field.parse::<i32>() else {
+            bail!("unable to parse pid: strconv.Atoi: parsing {field:?}: invalid syntax");
+        };
         if pids.contains(&pid) {
             rows += line;
             rows.push('\n');

@@ -4,6 +4,7 @@
 
 use super::Global;
 use anyhow::{Context, Result, bail};
+use stasis::container::Container;
 use std::ffi::OsString;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -14,6 +15,14 @@ pub struct Root {
     pub path: PathBuf,
     /// Whether `--root` named it.
     pub explicit: bool,
+}
+
+impl Root {
+    /// Finds all containers, by name. Where nobody made a container yet there is no default root; one that was named
+    /// should be there.
+    pub fn containers(&self) -> Result<Vec<(String, stasis::Result<Container>)>> {
+        if self.explicit || self.path.exists() { Ok(Container::list(&self.path)?) } else { Ok(Vec::new()) }
+    }
 }
 
 /// What the default depends on, besides the options.

@@ -58,7 +58,7 @@ impl<'a> Report<'a> {
 
 /// Prints the state of a container.
 pub fn run(args: &StateArgs, global: &Global) -> Result<u8> {
-    let container = Container::load(&root::select(global)?.path, &args.id)?;
+    let container = Container::find(&root::select(global)?.path, &args.id)?;
     // The owner is only told by list.
     let mut report = Report::of(&container, String::new())?;
     // A configuration that cannot be read any more is no reason to tell nothing.

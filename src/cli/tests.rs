@@ -44,8 +44,8 @@ fn heads(option: &clap::Arg) -> Vec<String> {
         (_, Some(name)) => format!(" \\fI{}\\fR", name.replace('-', "\\-")),
     };
     let long = option.get_long().map(|long| format!("\\fB\\-\\-{}\\fR{value}", long.replace('-', "\\-")));
-    let short = option.get_short().map(|letter| format!("\\fB\\-{letter}\\fR{value}"));
-    long.into_iter().chain(short).collect()
+    let letters = option.get_short_and_visible_aliases().into_iter().flatten();
+    long.into_iter().chain(letters.map(|letter| format!("\\fB\\-{letter}\\fR{value}"))).collect()
 }
 
 #[test]

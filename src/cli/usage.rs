@@ -167,7 +167,7 @@ fn options(command: &Command) -> impl Iterator<Item = (String, String)> {
             (_, Some(name)) => format!(" {name}"),
         };
         let mut names = format!("--{}{value}", arg.get_long().unwrap_or_default());
-        if let Some(letter) = arg.get_short() {
+        for letter in arg.get_short_and_visible_aliases().into_iter().flatten() {
             names += &format!(", -{letter}{value}");
         }
         (names, arg.get_help().map(ToString::to_string).unwrap_or_default())

@@ -53,6 +53,9 @@ impl Container {
 
     fn dump(&self, asked: &DumpOptions, status_fd: Option<i32>, tell: Listener<'_>) -> Result<Dumped> {
         tell(&Event::Phase(Phase::Checking));
+        if of(crate::plan::linux(self.spec()?)?, Kind::Mount) == Namespace::Host {
+            return Err(Error::invalid("a container in the host's mount namespace cannot be checkpointed"));
+        }
         preflight::check(self, asked)?;
         let directories = Directories::create(&asked.options.image_path, asked.options.work_path.as_deref())?;
         self.dump_into(&directories, asked, status_fd, tell).inspect_err(|_| directories.take_back())

@@ -6,11 +6,13 @@ use super::start::has_poststart_hooks;
 use super::state::{self, State, StateDir};
 use super::streams::{self, StreamOptions, Streams};
 use super::{
-    Container, NotifySocket, Started, hooks, idmap, net_devices, no_pivot, notify, own_namespaces, seccomp_agent, shm,
-    spawn,
+    Container, NotifySocket, Started, hooks, host_mounts, idmap, net_devices, no_pivot, notify, own_namespaces,
+    seccomp_agent, shm, spawn, trees,
 };
 use crate::cgroup::{self, Cgroup, Holder};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::handshake::Outside;
+use crate::init::Descriptors;
 use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup, systemd};
 use crate::plan::mounts::{CgroupView, V1Hierarchy};
 use crate::plan::namespaces::{Kind, Namespace};
@@ -22,7 +24,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{Linux, Spec};
 use std::ffi::{CString, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Where compiled seccomp filters are kept: a name that no container can have.
@@ -66,7 +68,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     spec::validate::id(id)?;
     let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("bundle {}", options.bundle.display()))?;
     let mut config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
-    own_namespaces::leave_out(&mut config.spec);
+    own_namespaces::leave_out(&mut config)?;
     add_environment(&mut config.spec, &options.env);
     spec::validate::no_pivot(options.no_pivot, &config.spec)?;
     spec::validate::spec(&config.spec)?;
@@ -92,6 +94,10 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     });
 
     let state = first_state(&config, id, &bundle, &cgroup, options)?;
+    if plan.namespaces.host_mounts {
+        let before = host_mounts::Before::look(&state.rootfs)?;
+        undo.add("mounts", move || before.take_back());
+    }
     let making = Making { dir: &dir, config: &config, cgroup: &cgroup, cgroup_plan: cgroup_plan.as_ref(), options };
     let (state, started) = making.run(&mut plan, streams, state, holder)?;
     undo.disarm();
@@ -115,10 +121,7 @@ impl Making<'_> {
         mut state: State,
         mut holder: Option<Holder>,
     ) -> Result<(State, Started)> {
-        let (mut descriptors, handshake) = spawn::descriptors(plan, &mut streams)?;
-        descriptors.exec_fifo = if self.options.start { None } else { Some(self.make_fifo()?) };
-        descriptors.creating_state = state_file(!plan.create_container.is_empty())?;
-        descriptors.created_state = state_file(!plan.start_container.is_empty())?;
+        let (descriptors, handshake) = self.descriptors(plan, &mut streams)?;
         let for_hooks = [&descriptors.creating_state, &descriptors.created_state].map(|file| duplicate(file.as_ref()));
         if let Some(uid) = plan.cgroup_owner() {
             self.cgroup.delegate(uid)?;
@@ -136,7 +139,7 @@ impl Making<'_> {
         undo.add("init", || spawned.kill());
 
         state.pid = spawned.pid;
-        tell_hooks_inside(for_hooks, &state)?;
+        hooks::tell_inside(for_hooks, &state)?;
         if let Some(maps) = &plan.id_maps {
             idmap::write(spawned.pid, maps)?;
         }
@@ -183,6 +186,17 @@ impl Making<'_> {
         super::announce(&started, self.options.pid_file.as_deref(), self.options.pidfd_socket.as_deref())?;
         undo.disarm();
         Ok((state, started))
+    }
+
+    /// Opens what init needs.
+    fn descriptors(&self, plan: &InitPlan, streams: &mut Streams) -> Result<(Descriptors, Outside)> {
+        let (mut descriptors, handshake) = spawn::descriptors(plan, streams)?;
+        descriptors.rootfs = trees::rootfs(plan)?;
+        descriptors.trees = trees::mounts(plan)?;
+        descriptors.exec_fifo = if self.options.start { None } else { Some(self.make_fifo()?) };
+        descriptors.creating_state = state_file(!plan.create_container.is_empty())?;
+        descriptors.created_state = state_file(!plan.start_container.is_empty())?;
+        Ok((descriptors, handshake))
     }
 
     fn limit(&self) -> Result<()> {
@@ -372,18 +386,6 @@ fn state_file(wanted: bool) -> Result<Option<OwnedFd>> {
         true => fd::memfd(c"state", b"").map(Some).context(|| "make a file for the state"),
         false => Ok(None),
     }
-}
-
-/// Writes the state for createContainer and startContainer hooks. They are told init's pid as the container sees it
-/// (runtime-spec, "State").
-fn tell_hooks_inside(files: [Result<Option<OwnedFd>>; 2], state: &State) -> Result<()> {
-    for (file, status) in files.into_iter().zip(["creating", "created"]) {
-        let Some(file) = file? else { continue };
-        let pid = crate::sys::proc::innermost_pid(state.pid).context(|| "read init's pid in its own namespace")?;
-        let text = hooks::state_json(&State { pid, ..state.clone() }, status);
-        fd::write_all(file.as_fd(), &text).context(|| "write the state for hooks")?;
-    }
-    Ok(())
 }
 
 fn duplicate(file: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {

@@ -64,10 +64,10 @@ impl Container {
         if !cgroup.pids(true)?.is_empty() {
             cgroup.kill(libc::SIGKILL)?;
         }
-        cgroup.remove()?;
+        cgroup.remove().map_err(|err| err.context("unable to remove container's cgroup"))?;
         // A configuration that cannot be read any more has no hooks to run.
         let hooks = self.spec().ok().and_then(|spec| spec.hooks().clone());
-        self.dir.remove()?;
+        self.dir.remove().map_err(|err| err.context("unable to remove container state dir"))?;
         if let Some(listed) = hooks {
             let state = hooks::state_json(&self.state, Status::Stopped.as_str());
             hooks::run_and_warn("poststop", listed.poststop().as_ref(), &self.state.bundle, &state);

@@ -4,10 +4,10 @@ use super::create::{check_preserved, compile_seccomp};
 use super::rollback::Rollback;
 use super::seccomp_agent::{self, Subject};
 use super::streams::{self, StreamOptions, Streams};
-use super::{Container, Started, Status, spawn};
+use super::{Container, Started, Status, external, spawn};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::plan::namespaces::{Kind, NamespacePlan};
+use crate::plan::namespaces::{Kind, Namespace, NamespacePlan, of};
 use crate::plan::process::{ProcessPlan, Surroundings};
 use crate::plan::{self, InitPlan};
 use crate::spec;
@@ -60,6 +60,10 @@ impl Container {
         log::debug!("plan of a process in container {}: {plan:?}", self.id());
         let (mut descriptors, handshake) = spawn::descriptors(&plan, &mut streams)?;
         descriptors.joins.push(self.init()?.ok_or_else(stopped)?);
+        if plan.namespaces.host_mounts {
+            // To join namespaces leads to their root, which is the host's (runc stays there).
+            descriptors.rootfs = Some(external::open_directory(format!("/proc/{}/root", self.state.pid).as_ref())?);
+        }
         let entry = cgroup.entry()?;
         if let Some(first) = plan.process.first_cpus.first() {
             log::debug!("nsexec: affinity: {first:#x}");
@@ -95,9 +99,10 @@ impl Container {
             may_set_groups: may_set_groups(self.state.pid),
             ..super::surroundings(linux, streams)?
         };
+        let host_mounts = of(plan::linux(spec)?, Kind::Mount) == Namespace::Host;
         let [first_cpus, last_cpus] = plan::process::exec_affinity(process)?;
         Ok(InitPlan {
-            namespaces: self.namespaces_to_join(),
+            namespaces: NamespacePlan { host_mounts, ..self.namespaces_to_join() },
             process: ProcessPlan { first_cpus, last_cpus, ..plan::process::plan(process, filter, &around)? },
             ..InitPlan::default()
         })

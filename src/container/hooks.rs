@@ -6,7 +6,7 @@ use crate::sys::{fd, pidfd, signal};
 use oci_spec::runtime::Hook;
 use serde_json::json;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -28,6 +28,18 @@ pub fn state_json(state: &State, status: &str) -> Vec<u8> {
         value["annotations"] = json!(state.annotations);
     }
     value.to_string().into_bytes()
+}
+
+/// Writes the state for createContainer and startContainer hooks. They are told init's pid as the container sees it
+/// (runtime-spec, "State").
+pub fn tell_inside(files: [Result<Option<OwnedFd>>; 2], state: &State) -> Result<()> {
+    for (file, status) in files.into_iter().zip(["creating", "created"]) {
+        let Some(file) = file? else { continue };
+        let pid = crate::sys::proc::innermost_pid(state.pid).context(|| "read init's pid in its own namespace")?;
+        let text = state_json(&State { pid, ..state.clone() }, status);
+        fd::write_all(file.as_fd(), &text).context(|| "write the state for hooks")?;
+    }
+    Ok(())
 }
 
 /// Runs hooks one after the other; the first that fails ends it.

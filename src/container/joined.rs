@@ -12,7 +12,7 @@ use crate::criu::namespace_images::{self as images, Entry, Objects};
 use crate::criu::options::RestoreOptions;
 use crate::criu::reconcile::{self, Dumped, Fate, Live};
 use crate::error::{Context, Error, Result};
-use crate::plan::namespaces::{self, Join, Kind};
+use crate::plan::namespaces::{self, Join, Kind, Namespace};
 use crate::plan::process::cstring;
 use crate::sys::ipc::ObjectKind;
 use crate::sys::path;
@@ -66,6 +66,9 @@ impl Joined {
     pub fn open(spec: &Spec, asked: &RestoreOptions) -> Result<Self> {
         let images = asked.options.image_path.clone();
         let (mut uts, mut ipc) = (None, None);
+        if namespaces::of(crate::plan::linux(spec)?, Kind::Mount) == Namespace::Host {
+            return Err(Error::invalid("a checkpoint cannot be restored into the host's mount namespace"));
+        }
         for join in namespaces::plan(crate::plan::linux(spec)?)?.join {
             match join.kind {
                 Kind::User | Kind::Mount | Kind::Cgroup => {

@@ -12,12 +12,13 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::WrongStatus`] `container not running` when init has ended, unless `all` is asked for.
+    /// [`ErrorKind::WrongStatus`] `container not running` when init has ended, unless `all` is asked for or its cgroup
+    /// shows whom it has left behind.
     pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
         // A configuration that cannot be read any more keeps nobody from being killed.
         let is_whole = all || (signal == libc::SIGKILL && !self.has_own_pids().unwrap_or(false));
         if is_whole && self.state.cgroup.exists() {
-            return self.kill_all(signal, all);
+            return self.state.cgroup.kill(signal).map_err(|err| err.context("unable to kill all processes"));
         }
         // Without a cgroup init is the only process that is known to be the container's.
         let init = match self.init()? {
@@ -28,16 +29,9 @@ impl Container {
         let thawed = if signal == libc::SIGKILL { self.thaw_for_kill() } else { Ok(()) };
         match sent {
             Err(Errno::ESRCH) => Err(not_running()),
-            Err(errno) => Err(Error::system(format!("signal init, process {}", self.state.pid), errno)),
+            Err(errno) => Err(Error::system("unable to signal init", errno)),
             Ok(()) => thawed,
         }
-    }
-
-    fn kill_all(&self, signal: i32, all: bool) -> Result<()> {
-        if !all && self.init()?.is_none() {
-            return Err(not_running());
-        }
-        self.state.cgroup.kill(signal)
     }
 
     /// A frozen process on v1 does not die of SIGKILL before it is thawed.

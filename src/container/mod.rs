@@ -11,8 +11,10 @@ pub mod events;
 mod exec;
 mod external;
 mod external_tmpfs;
+mod foreign;
 mod freeze;
 mod hooks;
+mod host_mounts;
 mod host_streams;
 mod idmap;
 mod images_view;
@@ -56,7 +58,7 @@ pub use start::run;
 pub use state::State;
 pub use streams::StreamOptions;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::namespaces::{Kind, Namespace, of};
 use crate::plan::process::Surroundings;
 use crate::sys::{Errno, pidfd, proc, socket};
@@ -131,24 +133,38 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// [`crate::ErrorKind::NotFound`] when there is none.
+    /// [`ErrorKind::NotFound`] when there is none, [`ErrorKind::Foreign`] when another runtime has made it.
     pub fn load(root: &Path, id: &str) -> Result<Self> {
         let dir = StateDir::of(root, id)?;
         let state = dir.load()?;
         Ok(Self { dir, state, spec: OnceCell::new() })
     }
 
-    /// Finds all containers below `root`, by name; directories of other runtimes are passed over.
+    /// Finds the container `id` below `root`, also one that another runtime has made: to show it, to signal, pause and
+    /// delete it. Nothing else can be done to such a one.
+    pub fn find(root: &Path, id: &str) -> Result<Self> {
+        Self::load(root, id).or_else(|err| match err.kind() {
+            ErrorKind::Foreign => {
+                let dir = StateDir::of(root, id)?;
+                let (state, spec) = foreign::load(&dir, id)?.ok_or(err)?;
+                Ok(Self::new(dir, state, spec))
+            }
+            _ => Err(err),
+        })
+    }
+
+    /// Finds all containers below `root`, by name; what other runtimes keep there is passed over unless it can be read.
     pub fn list(root: &Path) -> Result<Vec<(String, Result<Self>)>> {
-        let attempt = || format!("read {}", root.display());
+        let attempt = || format!("open {}", root.display());
         let mut found = Vec::new();
         for entry in std::fs::read_dir(root).context(attempt)? {
-            let id = entry.context(attempt)?.file_name().to_string_lossy().into_owned();
-            if crate::spec::validate::id(&id).is_err() {
+            let entry = entry.context(attempt)?;
+            let id = entry.file_name().to_string_lossy().into_owned();
+            if crate::spec::validate::id(&id).is_err() || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
-            match Self::load(root, &id) {
-                Err(err) if err.kind() == crate::ErrorKind::NotFound => {}
+            match Self::find(root, &id) {
+                Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::Foreign) => {}
                 other => found.push((id, other)),
             }
         }
@@ -210,7 +226,7 @@ impl Container {
 
     /// Returns the pids of all its processes, as the host sees them.
     pub fn pids(&self) -> Result<Vec<i32>> {
-        self.state.cgroup.pids(true)
+        self.state.cgroup.pids(true).map_err(|err| err.context("unable to get all container pids"))
     }
 
     /// Says whether its processes have a pid namespace of their own, so that the end of init ends them all.

@@ -1,15 +1,18 @@
 //! Namespaces that a configuration joins by path and that we are in ourselves: the host's, for all that the container can
 //! tell. To join them changes nothing, but what is only allowed in a namespace of the container's own is not allowed.
 
+use crate::error::Result;
 use crate::plan::namespaces::Kind;
+use crate::spec::Config;
 use nix::sys::stat::stat;
-use oci_spec::runtime::{LinuxNamespace, Spec};
+use oci_spec::runtime::LinuxNamespace;
 
 /// Leaves such namespaces out, as they are left out of a configuration that means the host's.
-pub fn leave_out(spec: &mut Spec) {
-    let linux = spec.linux_mut().as_mut();
-    if let Some(namespaces) = linux.and_then(|linux| linux.namespaces_mut().as_mut()) {
-        namespaces.retain(|namespace| !is_own(namespace));
+pub fn leave_out(config: &mut Config) -> Result<()> {
+    let listed = config.spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    match listed.filter(|listed| listed.iter().any(is_own)) {
+        Some(listed) => config.replace_namespaces(listed.iter().filter(|listed| !is_own(listed)).cloned().collect()),
+        None => Ok(()),
     }
 }
 

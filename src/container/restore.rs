@@ -56,7 +56,7 @@ pub fn restore(
     spec::validate::id(id)?;
     let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("bundle {}", options.bundle.display()))?;
     let mut config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
-    own_namespaces::leave_out(&mut config.spec);
+    own_namespaces::leave_out(&mut config)?;
     spec::validate::spec(&config.spec)?;
     let directories = Directories::open(&asked.options.image_path, asked.options.work_path.as_deref())?;
     directories.require_writable(RESTORE_LOG)?;

@@ -35,7 +35,7 @@ pub fn descriptors(plan: &InitPlan, streams: &mut Streams) -> Result<(Descriptor
         let attempt = || format!("open {} namespace {}", join.kind.name(), join.path.to_string_lossy());
         path::open(&join.path, OFlag::O_RDONLY).context(attempt)
     });
-    let mut descriptors = Descriptors {
+    let descriptors = Descriptors {
         handshake: inside,
         proc: proc::open_root().context(|| "open /proc")?,
         joins: joins.collect::<Result<_>>()?,
@@ -49,10 +49,6 @@ pub fn descriptors(plan: &InitPlan, streams: &mut Streams) -> Result<(Descriptor
         cgroup: None,
         cgroup_tasks: Vec::new(),
     };
-    if plan.namespaces.own_mounts {
-        descriptors.rootfs = trees::rootfs(plan)?;
-        descriptors.trees = trees::mounts(plan)?;
-    }
     Ok((descriptors, outside))
 }
 

@@ -1,5 +1,6 @@
 //! What is on disk of a container: one directory, with the state, the configuration and, until start, the exec fifo.
 
+use super::foreign;
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::spec::{self, Config};
@@ -123,13 +124,14 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] when there is no container of ours, be the directory there or not.
+    /// [`ErrorKind::NotFound`] when there is no container, be the directory there or not, and [`ErrorKind::Foreign`] when
+    /// there is one of another runtime's.
     pub fn load(&self) -> Result<State> {
         let path = self.0.join(STATE);
-        let text = std::fs::read(&path).map_err(|err| match err.kind() {
-            std::io::ErrorKind::NotFound => self.not_found(),
-            _ => Error::other(format!("read {}: {err}", path.display())),
-        })?;
+        let text = match std::fs::read(&path) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Err(self.not_found()),
+            other => other.context(|| format!("open {}", path.display()))?,
+        };
         let state: State = serde_json::from_slice(&text)
             .map_err(|err| Error::new(ErrorKind::Damaged, format!("parse {}: {err}", path.display())))?;
         if state.version > VERSION {
@@ -144,9 +146,9 @@ impl StateDir {
 
     fn not_found(&self) -> Error {
         let id = self.0.file_name().map(|id| id.to_string_lossy().into_owned()).unwrap_or_default();
-        if self.0.join("state.json").exists() || self.0.join("status").exists() {
-            let text = format!("container {id:?} was made by another runtime: for stasis it does not exist");
-            return Error::new(ErrorKind::NotFound, text);
+        if foreign::is_there(&self.0) {
+            let text = format!("container {id:?} was made by another runtime, which is needed for this");
+            return Error::new(ErrorKind::Foreign, text);
         }
         Error::new(ErrorKind::NotFound, "container does not exist")
     }
@@ -283,8 +285,8 @@ mod tests {
         assert_eq!(dir.load().unwrap_err().to_string(), "container does not exist");
         std::fs::write(dir.path().join("state.json"), "{}").unwrap();
         let err = dir.load().unwrap_err();
-        assert_eq!(err.kind(), ErrorKind::NotFound);
-        assert!(err.to_string().contains("does not exist"));
+        assert_eq!(err.kind(), ErrorKind::Foreign);
+        assert_eq!(err.to_string(), "container \"c1\" was made by another runtime, which is needed for this");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::report::{Result, failure};
 use crate::plan::hooks::HookPlan;
+use crate::plan::process::ProcessPlan;
 use crate::plan::step::{Failure, HookEnd, Step};
 use crate::sys::clone::{Clone, clone_child, exit_now};
 use crate::sys::pidfd::{self, Exit};
@@ -12,11 +13,20 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Exit code of a hook that could not be executed; its error number is lost, but a missing program is the usual one.
 const NOT_EXECUTED: i32 = 127;
 
+/// What hooks are given.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
+    /// The container's state, on standard input.
+    pub state: Option<&'a OwnedFd>,
+    /// The container's process, whose environment those have that list none.
+    pub process: &'a ProcessPlan,
+}
+
 /// Runs the hooks one after the other; the first that fails ends it.
-pub fn run_all(hooks: &[HookPlan], state: Option<&OwnedFd>, step: Step) -> Result<()> {
+pub fn run_all(hooks: &[HookPlan], given: Given<'_>, step: Step) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
         let failed = |end: HookEnd| Failure { errno: end.pack(), ..failure(step, index, Errno::UnknownErrno) };
-        match run(hook, state) {
+        match run(hook, given) {
             Ok(Exit::Code(0)) => {}
             Ok(Exit::Code(code)) => return Err(failed(HookEnd::Code(code))),
             Ok(Exit::Signal(signal)) => return Err(failed(HookEnd::Signal(signal))),
@@ -27,8 +37,8 @@ pub fn run_all(hooks: &[HookPlan], state: Option<&OwnedFd>, step: Step) -> Resul
     Ok(())
 }
 
-fn run(hook: &HookPlan, state: Option<&OwnedFd>) -> sys::Result<Exit> {
-    let child = clone_child(Clone::default(), || become_hook(hook, state))?;
+fn run(hook: &HookPlan, given: Given<'_>) -> sys::Result<Exit> {
+    let child = clone_child(Clone::default(), || become_hook(hook, given))?;
     let millis = hook.timeout.map_or(-1, |seconds| i32::try_from(seconds).unwrap_or(i32::MAX / 1000) * 1000);
     let pidfd = child.pidfd.ok_or(Errno::EBADF)?;
     if pidfd::wait_ended(pidfd.as_fd(), millis)? {
@@ -39,15 +49,15 @@ fn run(hook: &HookPlan, state: Option<&OwnedFd>) -> sys::Result<Exit> {
     Err(Errno::ETIMEDOUT)
 }
 
-fn become_hook(hook: &HookPlan, state: Option<&OwnedFd>) -> ! {
-    if let Some(state) = state {
+fn become_hook(hook: &HookPlan, given: Given<'_>) -> ! {
+    if let Some(state) = given.state {
         let given = fd::rewind(state.as_fd()).and_then(|()| fd::dup_to(state.as_fd(), 0));
         if given.is_err() {
             exit_now(NOT_EXECUTED);
         }
     }
     if process::reset_signals().is_ok() {
-        let _errno = process::execve(&hook.path, &hook.args, &hook.env);
+        let _errno = process::execve(&hook.path, &hook.args, hook.env.as_ref().unwrap_or(&given.process.env));
     }
     exit_now(NOT_EXECUTED)
 }

@@ -34,7 +34,8 @@ pub struct Descriptors {
     pub joins: Vec<OwnedFd>,
     /// What becomes descriptors 0 to 2; what is missing there stays as the runtime has it.
     pub stdio: [Option<OwnedFd>; 3],
-    /// The tree of the root file system, opened outside for a user namespace whose root may not reach its path.
+    /// The tree of the root file system, opened outside for a user namespace whose root may not reach its path; for exec
+    /// the container's root, where its mounts are the host's.
     pub rootfs: Option<OwnedFd>,
     /// The trees of the plan's mounts that were made outside, by the mounts' index.
     pub trees: Vec<Option<OwnedFd>>,
@@ -110,15 +111,14 @@ fn sequence(plan: &mut InitPlan, with: &Descriptors) -> Result<()> {
     namespaces::complete(plan)?;
     process::new_session()?;
     process::join_keyring(&plan.process)?;
-    if plan.namespaces.own_mounts {
-        rootfs_sequence(plan, with)?;
-    }
+    rootfs_sequence(plan, with)?;
     write_sysctls(plan, with.proc.as_fd())?;
     process::stdio(with)?;
     let prepared = process::prepare(&mut plan.process, with)?;
     prepared.tell_ready(with)?;
     process::wait_for_start(with)?;
-    hooks::run_all(&plan.start_container, with.created_state.as_ref(), Step::StartContainerHook)?;
+    let given = hooks::Given { state: with.created_state.as_ref(), process: &plan.process };
+    hooks::run_all(&plan.start_container, given, Step::StartContainerHook)?;
     prepared.exec(&plan.process)
 }
 
@@ -132,7 +132,10 @@ fn rootfs_sequence(plan: &InitPlan, with: &Descriptors) -> Result<()> {
         with.handshake.tell(Message::Mounted, None).at(Step::Handshake)?;
         proceed(with);
     }
-    hooks::run_all(&plan.create_container, with.creating_state.as_ref(), Step::CreateContainerHook)?;
+    // As with runc, createContainer hooks run in the root file system.
+    nix::unistd::fchdir(&root).at(Step::Rootfs)?;
+    let given = hooks::Given { state: with.creating_state.as_ref(), process: &plan.process };
+    hooks::run_all(&plan.create_container, given, Step::CreateContainerHook)?;
     // Where it cannot be made, changing to it fails, and says so.
     let _made = path::ensure_in_root(root.as_fd(), &plan.process.cwd, Missing::Directory);
     if let Some(terminal) = &plan.process.terminal {
@@ -140,7 +143,10 @@ fn rootfs_sequence(plan: &InitPlan, with: &Descriptors) -> Result<()> {
         console::open(*terminal, root.as_fd(), true, with)?;
     }
     rootfs::protect_paths(&plan.rootfs, root.as_fd())?;
-    rootfs::make_readonly(&plan.rootfs, root.as_fd())?;
+    if !plan.namespaces.host_mounts {
+        // runc leaves that out too where others see the mounts.
+        rootfs::make_readonly(&plan.rootfs, root.as_fd())?;
+    }
     rootfs::change_root(&plan.rootfs, root.as_fd())
 }
 
@@ -149,6 +155,9 @@ fn exec_sequence(plan: &mut InitPlan, with: &Descriptors) -> Result<()> {
     namespaces::become_root(plan)?;
     process::new_session()?;
     process::join_keyring(&plan.process)?;
+    if let Some(root) = &with.rootfs {
+        rootfs::enter(root.as_fd()).at(Step::PivotRoot)?;
+    }
     if let Some(terminal) = &plan.process.terminal {
         let root = crate::sys::path::open(c"/", nix::fcntl::OFlag::O_PATH).at(Step::Console)?;
         console::open(*terminal, root.as_fd(), false, with)?;

@@ -8,11 +8,11 @@ use super::Descriptors;
 use super::copy_up;
 use super::report::{At, Result, failure};
 use crate::handshake::Message;
-use crate::plan::RootfsPlan;
 use crate::plan::mount_flags::MountFlags;
 use crate::plan::mount_options::{AttributeChange, Parameter, Propagation};
 use crate::plan::mounts::{MountAction, MountStep};
 use crate::plan::step::Step;
+use crate::plan::{RootChange, RootfsPlan};
 use crate::sys::mount::{self, Attributes};
 use crate::sys::path::{self, Missing};
 use crate::sys::{self, Errno, statx};
@@ -23,7 +23,7 @@ use nix::sys::statfs::PROC_SUPER_MAGIC;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Cuts the mounts off from the host's and makes the root file system a mount of its own; returns it.
+/// Cuts the mounts off from the host's, unless they are the host's, and makes the root file system a mount of its own; returns it.
 pub fn mount_root(plan: &RootfsPlan, with: &Descriptors) -> Result<OwnedFd> {
     let inherited = plan.propagation.unwrap_or(Propagation { kind: libc::MS_SLAVE, recursive: true });
     // What is unbindable could not be made the root: until then it is private.
@@ -31,7 +31,10 @@ pub fn mount_root(plan: &RootfsPlan, with: &Descriptors) -> Result<OwnedFd> {
         libc::MS_UNBINDABLE => Propagation { kind: libc::MS_PRIVATE, ..inherited },
         _ => inherited,
     };
-    mount::set_propagation(c"/", flags(until_root)).at(Step::Propagation)?;
+    let is_hosts = matches!(plan.change, RootChange::Chroot);
+    if !is_hosts {
+        mount::set_propagation(c"/", flags(until_root)).at(Step::Propagation)?;
+    }
     // pivot_root(2) and MS_MOVE refuse a new root that is shared; its own propagation is set at the end.
     let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
     if let Some(tree) = &with.rootfs {
@@ -45,7 +48,7 @@ pub fn mount_root(plan: &RootfsPlan, with: &Descriptors) -> Result<OwnedFd> {
     let place = path::open(&plan.source, OFlag::O_PATH | OFlag::O_DIRECTORY).at(Step::Rootfs)?;
     let tree = mount::clone_tree(place.as_fd(), true).at(Step::Rootfs)?;
     mount::set_attributes(tree.as_fd(), private, false).at(Step::Rootfs)?;
-    if inherited.kind == libc::MS_SHARED {
+    if inherited.kind == libc::MS_SHARED && !is_hosts {
         make_parent_private(&plan.source)?;
     }
     mount::attach(tree.as_fd(), place.as_fd()).at(Step::Rootfs)?;
@@ -346,18 +349,30 @@ pub fn make_readonly(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
 /// Makes the new root `/` and lets the host's mounts go.
 pub fn change_root(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
     nix::unistd::fchdir(root).at(Step::PivotRoot)?;
-    if let Some(places) = &plan.no_pivot {
-        places.iter().try_for_each(|place| hide(place)).at(Step::PivotRoot)?;
-        mount::move_here_to_root().at(Step::PivotRoot)?;
-        nix::unistd::chroot(c".").at(Step::PivotRoot)?;
-    } else {
-        pivot(plan).at(Step::PivotRoot)?;
+    match &plan.change {
+        RootChange::Pivot => pivot(plan).at(Step::PivotRoot)?,
+        RootChange::Move(places) => {
+            places.iter().try_for_each(|place| hide(place)).at(Step::PivotRoot)?;
+            mount::move_here_to_root().at(Step::PivotRoot)?;
+            chroot_here().at(Step::PivotRoot)?;
+        }
+        RootChange::Chroot => chroot_here().at(Step::PivotRoot)?,
     }
-    nix::unistd::chdir(c"/").at(Step::PivotRoot)?;
     match plan.propagation {
         Some(propagation) => mount::set_propagation(c"/", flags(propagation)).at(Step::RootPropagation),
         None => Ok(()),
     }
+}
+
+/// Makes a directory `/` for this process, and goes there.
+pub fn enter(root: BorrowedFd<'_>) -> sys::Result<()> {
+    nix::unistd::fchdir(root)?;
+    chroot_here()
+}
+
+fn chroot_here() -> sys::Result<()> {
+    nix::unistd::chroot(c".")?;
+    nix::unistd::chdir(c"/")
 }
 
 /// Takes a mount of the host's away, or covers it where a user namespace may not.
@@ -387,5 +402,6 @@ fn pivot(plan: &RootfsPlan) -> sys::Result<()> {
         mount::set_attributes(old.as_fd(), slave, true)?;
     }
     drop(old);
-    mount::detach(c".")
+    mount::detach(c".")?;
+    nix::unistd::chdir(c"/")
 }

@@ -80,8 +80,20 @@ pub struct RootfsPlan {
     pub masked_paths: Vec<CString>,
     /// Whether the root is read-only.
     pub readonly: bool,
-    /// If the root is moved over / instead of exchanged with it (`--no-pivot`): the mounts of the host to hide.
-    pub no_pivot: Option<Vec<CString>>,
+    /// How the root becomes `/`.
+    pub change: RootChange,
+}
+
+/// How the root file system becomes `/`.
+#[derive(Debug, Default)]
+pub enum RootChange {
+    /// It is exchanged with the old one, which goes.
+    #[default]
+    Pivot,
+    /// It is moved over the old one (`--no-pivot`), whose mounts of these places are hidden.
+    Move(Vec<CString>),
+    /// The mounts are the host's, which keeps its own: only the container's processes change.
+    Chroot,
 }
 
 /// A kernel parameter.
@@ -124,7 +136,7 @@ impl InitPlan {
             create_container: hooks::plan(hooks.and_then(|h| h.create_container().as_ref()))?,
             pause_for_hooks: hooks.is_some_and(has_outside_hooks) || has_net_devices(linux),
             process: process::plan(process, seccomp, &host.process)?,
-            start_container: hooks::plan(hooks.and_then(|h| h.start_container().as_ref()))?,
+            start_container: hooks::inheriting(hooks.and_then(|h| h.start_container().as_ref()))?,
             namespaces,
         })
     }
@@ -143,9 +155,9 @@ impl InitPlan {
     }
 }
 
-/// Returns the part of a configuration that makes it a container; a process without namespaces is none.
+/// Returns the part of a configuration that is about Linux.
 pub fn linux(spec: &Spec) -> Result<&Linux> {
-    spec.linux().as_ref().ok_or_else(|| Error::invalid("a container needs a mount namespace of its own"))
+    spec.linux().as_ref().ok_or_else(|| Error::invalid("linux property must not be empty"))
 }
 
 #[allow(deprecated, reason = "prestart hooks are still part of the contract with container engines")]
@@ -197,7 +209,11 @@ fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_
         readonly_paths: paths(linux.readonly_paths().as_deref(), "readonlyPaths")?,
         masked_paths: paths(linux.masked_paths().as_deref(), "maskedPaths")?,
         readonly: spec.root().as_ref().and_then(Root::readonly).unwrap_or(false),
-        no_pivot: host.no_pivot.clone(),
+        change: match &host.no_pivot {
+            _ if namespaces.host_mounts => RootChange::Chroot,
+            Some(places) => RootChange::Move(places.clone()),
+            None => RootChange::Pivot,
+        },
     })
 }
 

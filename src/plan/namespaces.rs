@@ -133,8 +133,8 @@ pub struct NamespacePlan {
     pub time_offsets: Option<CString>,
     /// Whether init has a user namespace that is not the runtime's.
     pub in_userns: bool,
-    /// Whether the mounts are the container's own.
-    pub own_mounts: bool,
+    /// Whether the mounts are the host's, in no namespace of the container's or another's.
+    pub host_mounts: bool,
     /// Whether init unshares the network namespace itself: making one takes longer than all the others together, time in
     /// which the outside can already go on.
     pub unshare_network: bool,
@@ -165,7 +165,7 @@ pub fn plan(linux: &Linux) -> Result<NamespacePlan> {
     }
     let joined = |kind| plan.join.iter().any(|join| join.kind == kind);
     plan.in_userns = plan.clone_flags & Kind::User.flag() != 0 || joined(Kind::User);
-    plan.own_mounts = plan.clone_flags & Kind::Mount.flag() != 0;
+    plan.host_mounts = of(linux, Kind::Mount) == Namespace::Host;
     plan.joiner = needs_joiner(&plan);
     Ok(plan)
 }
@@ -204,7 +204,7 @@ mod tests {
     fn new_namespaces_need_one_clone() {
         let p = plan_of(r#"{"type":"pid"},{"type":"mount"},{"type":"user"},{"type":"cgroup"}"#);
         assert_eq!(p.clone_flags, Kind::Pid.flag() | Kind::Mount.flag() | Kind::User.flag());
-        assert!(p.unshare_cgroup && p.in_userns && p.own_mounts && !p.joiner);
+        assert!(p.unshare_cgroup && p.in_userns && !p.host_mounts && !p.joiner);
     }
 
     #[test]
@@ -220,6 +220,13 @@ mod tests {
         assert!(plan_of(r#"{"type":"user","path":"/u"}"#).joiner);
         assert!(plan_of(r#"{"type":"user"},{"type":"network","path":"/n"}"#).joiner);
         assert!(plan_of(r#"{"type":"time"}"#).joiner);
+    }
+
+    #[test]
+    fn mounts_are_the_hosts_where_nobody_says_otherwise() {
+        assert!(plan_of(r#"{"type":"pid"}"#).host_mounts);
+        let joined = plan_of(r#"{"type":"mount","path":"/m"}"#);
+        assert!(!joined.host_mounts && !joined.joiner && joined.clone_flags == 0);
     }
 
     #[test]

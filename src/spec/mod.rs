@@ -6,7 +6,7 @@ pub mod template;
 pub mod validate;
 
 use crate::error::{Context, Error, ErrorKind, Result};
-use oci_spec::runtime::{Mount, Process, Spec};
+use oci_spec::runtime::{LinuxNamespace, Mount, Process, Spec};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -23,6 +23,17 @@ impl Config {
     /// Puts another entry in the place of one of `mounts`.
     pub fn replace_mount(&mut self, index: usize, mount: Mount) -> Result<()> {
         self.put_mount(Some(index), mount)
+    }
+
+    /// Puts other namespaces in the place of those that are listed, in the copy too.
+    pub fn replace_namespaces(&mut self, namespaces: Vec<LinuxNamespace>) -> Result<()> {
+        let mut value: Value = serde_json::from_slice(&self.text).map_err(invalid)?;
+        value["linux"]["namespaces"] = serde_json::to_value(&namespaces).map_err(invalid)?;
+        self.text = value.to_string().into_bytes();
+        if let Some(linux) = self.spec.linux_mut() {
+            linux.set_namespaces(Some(namespaces));
+        }
+        Ok(())
     }
 
     /// Adds an entry to `mounts`.
@@ -72,13 +83,17 @@ fn name(path: &Path) -> String {
 
 /// Reads the text of a configuration.
 pub fn parse(text: Vec<u8>) -> Result<Config> {
-    if let Ok(spec) = serde_json::from_slice(&text) {
+    if let Some(spec) = serde_json::from_slice(&text).ok().filter(|spec: &Spec| spec.linux().is_some()) {
         return Ok(Config { spec, text });
     }
     let mut value: Value = serde_json::from_slice(&text).map_err(invalid)?;
     crate::plan::memory_policy::check_names(&value)?;
     if let Some(process) = value.get_mut("process") {
         accept_as_runc(process);
+    }
+    if let Some(spec) = value.as_object_mut() {
+        // Without it everything is the host's.
+        spec.entry("linux").or_insert_with(|| json!({}));
     }
     // An empty profile is none.
     if let Some(linux) = value.get_mut("linux").and_then(Value::as_object_mut) {
@@ -157,6 +172,13 @@ mod tests {
             config.add_mount(serde_json::from_value(json!({"destination": "/a"})).unwrap()).unwrap();
             assert_eq!(parse(config.text).unwrap().spec.mounts().as_ref().unwrap().len(), 1);
         }
+    }
+
+    #[test]
+    fn a_container_without_namespaces_is_one() {
+        let config = parse(br#"{"ociVersion": "1.0.2"}"#.to_vec()).unwrap();
+        assert!(config.spec.linux().as_ref().unwrap().namespaces().is_none());
+        assert_eq!(parse(config.text).unwrap().spec, config.spec);
     }
 
     #[test]

@@ -126,9 +126,6 @@ fn namespaces(spec: &Spec, linux: &Linux) -> Result<()> {
     if host(Kind::Mount) && set(linux.rootfs_propagation()) {
         return Err(Error::invalid("unable to set rootfs propagation without a private MNT namespace"));
     }
-    if host(Kind::Mount) {
-        return Err(Error::invalid("a container needs a mount namespace of its own"));
-    }
     if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty())
         && of(linux, Kind::Time) != Namespace::Private
     {

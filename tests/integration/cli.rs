@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Carries out a command line without anything before it, in the directory of a bundle.
 #[track_caller]
@@ -54,7 +56,7 @@ fn help_begins_with_the_name() {
 #[test]
 fn the_version_has_the_lines_that_engines_read() {
     ours_only!("runc prints no commit when it was built without one");
-    for option in ["--version", "-v", "-version"] {
+    for option in ["--version", "-v", "-V", "-version"] {
         let version = bare(&[option]).ok();
         let lines = version.lines();
         assert_eq!(lines[0], concat!("stasis version ", env!("CARGO_PKG_VERSION")));
@@ -347,17 +349,38 @@ fn features_are_told_without_root_or_state() {
 }
 
 #[test]
-fn a_directory_of_another_runtime_is_left_alone() {
+fn the_log_may_be_the_systems() {
+    requires!(root);
+    ours_only!("crun has it, and runc has not");
     let c = Runtime::new(Bundle::sleep());
-    let foreign = c.root().join("foreign");
-    fs::create_dir_all(&foreign).unwrap();
-    fs::write(foreign.join("state.json"), "{}").unwrap();
-    ours_only!("the directory is runc's");
-    c.cmd(&["list", "-q"]).ok().prints("");
-    c.cmd(&["delete", "foreign"]).exits(1).stderr_contains("does not exist");
-    c.cmd(&["delete", "--force", "foreign"]).ok();
-    assert!(foreign.join("state.json").exists());
-    fs::create_dir(c.root().join("cut-short")).unwrap();
-    c.cmd(&["delete", "cut-short"]).exits(1).stderr_contains("does not exist");
-    assert!(!c.root().join("cut-short").exists());
+    let dir = c.bundle().path().join("source");
+    fs::create_dir_all(dir.join("systemd/journal")).unwrap();
+    for (name, option, place, shown) in [
+        ("log", "syslog:mine", "/dev", "<11>mine["),
+        (
+            "systemd/journal/socket",
+            "journald:mine",
+            "/run",
+            "PRIORITY=3\nSYSLOG_IDENTIFIER=mine\nMESSAGE=container does",
+        ),
+    ] {
+        let asked = || {
+            let mut command = Command::new("unshare");
+            let script = "mount --bind \"$0\" \"$1\"; shift; exec \"$@\"";
+            command.args(["--mount", "sh", "-c", script]).arg(&dir).arg(place).arg(Runtime::found());
+            command.args(["--log", option, "state", "nobody"]).stdin(Stdio::null());
+            c.output_of(command).exits(1)
+        };
+        asked().stderr_contains(&format!("connect to {place}/"));
+        let daemon = UnixDatagram::bind(dir.join(name)).unwrap();
+        daemon.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(asked().stderr, "container does not exist\n");
+        let mut buffer = [0; 1000];
+        let len = daemon.recv(&mut buffer).unwrap();
+        let told = String::from_utf8_lossy(&buffer[..len]).into_owned();
+        assert!(told.starts_with(shown) && told.trim_end().ends_with("container does not exist"), "{told}");
+    }
+    let file = c.bundle().path().join("log.json");
+    c.cmd(&["--log", &format!("file:{}", file.display()), "state", "nobody"]).exits(1);
+    assert!(fs::read_to_string(&file).unwrap().contains("level=error msg=\"container does not exist\""));
 }

@@ -188,3 +188,27 @@ fn hooks_outside_run_in_the_bundle() {
     let place = fs::canonicalize(c.bundle().path()).unwrap();
     assert_eq!(fs::read_to_string(place.join("where")).unwrap().trim(), place.to_str().unwrap());
 }
+
+#[test]
+fn a_start_container_hook_without_an_environment_has_the_programs() {
+    requires!(root);
+    let hook = |script: &str, env: Value| json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": env});
+    let bundle = Bundle::new(&["true"]).with(|config| {
+        config["process"]["env"] = json!(["ONE=two", "PATH=/bin"]);
+        let bare = "test \"$ONE\" = two && test \"$HOME\" = /root";
+        let own = hook("test -z \"$ONE\" && test $A = b", json!(["A=b", "PATH=/bin"]));
+        config["hooks"] = json!({"startContainer": [hook(bare, Value::Null), hook(bare, json!([])), own]});
+    });
+    bundle.run().ok();
+}
+
+#[test]
+fn create_container_hooks_run_in_the_root_file_system() {
+    requires!(root);
+    let c = Bundle::new(&["ls", "/made", "/dev/null"]).with(|config| {
+        // What is mounted there can be seen, what is outside not yet lost.
+        let script = "test -c ./dev/null && echo >made && test -e /proc/self";
+        config["hooks"] = json!({"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+    });
+    c.run().ok().prints("/dev/null\n/made");
+}

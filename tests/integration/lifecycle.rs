@@ -218,6 +218,21 @@ fn kill_all_reaches_every_process_of_a_shared_pid_namespace() {
 }
 
 #[test]
+fn kill_reaches_those_whom_init_has_left_behind() {
+    requires!(root);
+    ours_only!("runc before 1.2 finds no container");
+    let c = Bundle::sh("sleep 1000 & sleep 1000 & echo left").without_namespace("pid").start();
+    c.wait_for("stopped");
+    let pids = || c.cmd(&["ps", "--format", "json", c.id()]).ok().json();
+    assert_eq!(pids().as_array().map(Vec::len), Some(2));
+    c.kill("TERM").exits(1).stderr_contains("container not running");
+    c.kill("KILL").ok();
+    wait_until("no process", || pids().as_array().is_none_or(Vec::is_empty));
+    c.delete().ok();
+    c.leaves_nothing();
+}
+
+#[test]
 fn without_a_cgroup_kill_reaches_init() {
     requires!(root);
     ours_only!("runc always makes a cgroup");
@@ -428,4 +443,31 @@ fn of_two_that_start_a_container_at_once_one_succeeds() {
     });
     assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
     assert_eq!(c.status(), "running");
+}
+
+#[test]
+fn several_are_killed_and_deleted_by_a_regular_expression() {
+    requires!(root);
+    ours_only!("crun has it, and runc has not");
+    let (one, two, other) = (Bundle::sleep().start(), Bundle::sleep(), Bundle::sleep());
+    let made = |bundle: &Bundle, id: &str| {
+        let mut command = one.command(&["run", "--detach", "--bundle", bundle.path().to_str().unwrap(), id]);
+        command.stdout(std::process::Stdio::null());
+        one.detached(command).ok();
+    };
+    made(&two, "web-2");
+    made(&other, "data");
+    let list = || one.cmd(&["list", "--format", "json"]).ok().json();
+    let status = |id: &str| list().as_array().unwrap().iter().find(|c| c["id"] == id).unwrap()["status"].clone();
+    let both = format!("^(web-[0-9]+|{})$", one.id());
+    one.cmd(&["delete", "--regex", &both]).ok().stderr_contains("container web-2: cannot delete container web-2");
+    one.cmd(&["kill", "--regex", &both, "KILL"]).ok().prints("");
+    wait_until("two have ended", || [one.id(), "web-2"].iter().all(|id| status(id) == "stopped"));
+    assert_eq!(status("data"), "running");
+    one.cmd(&["kill", "-r", &both, "TERM"]).ok().stderr_contains("container web-2: container not running");
+    one.cmd(&["delete", "-r", &both]).ok().prints("");
+    one.cmd(&["list", "-q"]).ok().prints("data");
+    one.cmd(&["delete", "-r", "("]).exits(1).stderr_contains("invalid regular expression");
+    one.cmd(&["delete", "--force", "-r", "."]).ok().prints("");
+    one.leaves_nothing();
 }

@@ -16,6 +16,7 @@ mod escapes;
 mod events;
 mod exec;
 mod failures;
+mod foreign;
 mod hooks;
 mod idmap;
 mod ipc;

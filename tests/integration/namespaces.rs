@@ -1,11 +1,12 @@
 //! Namespaces: new, the host's, and joined, alone and as a pod; user namespaces and what they own.
 
-use crate::support::{Bundle, Runtime};
+use crate::support::{Bundle, Output, Runtime};
 use crate::{ours_only, requires};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 /// The names of /proc/PID/ns, and those of config.json where they differ.
 const KINDS: [(&str, &str); 7] = [
@@ -291,4 +292,97 @@ fn the_hosts_namespace_is_the_hosts_by_path_too() {
     assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_default_ttl").unwrap(), before);
     let bundle = Bundle::sleep().namespace("uts", Some(&own("uts")));
     bundle.with(|config| config["hostname"] = json!("other")).run().exits(1).stderr_contains("UTS namespace");
+}
+
+/// Without a mount namespace, and without what cannot be had then.
+fn on_the_hosts_mounts(bundle: Bundle) -> Bundle {
+    bundle.without_namespace("mount").with(|config| {
+        config["linux"]["maskedPaths"] = json!([]);
+        config["linux"]["readonlyPaths"] = json!([]);
+    })
+}
+
+/// Carries out a shell script with the runtime as `rt`, in a mount namespace that is the host's for it and goes with it.
+fn with_host_mounts(c: &Runtime, script: &str) -> Output {
+    let functions =
+        "rt() { \"$runtime\" --root \"$root\" \"$@\"; }; mounts() { grep -c $bundle /proc/self/mountinfo; }; ";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", &format!("{functions}{script}")]);
+    command.env("runtime", Runtime::found()).env("root", c.root()).env("bundle", c.bundle().path()).env("id", c.id());
+    command.stdin(Stdio::null());
+    c.output_of(command)
+}
+
+#[test]
+fn a_container_may_have_the_hosts_mounts() {
+    requires!(root);
+    let script = "readlink /proc/self/ns/mnt; cat /etc/passwd; echo x >/made; stat -f -c %T /proc /dev";
+    let c = Runtime::new(on_the_hosts_mounts(Bundle::sh(script)));
+    let shown = with_host_mounts(&c, "readlink /proc/self/ns/mnt; rt run --bundle $bundle $id; mounts").ok();
+    let lines = shown.lines();
+    assert_eq!(lines[0], lines[1], "{shown}");
+    assert_eq!(
+        lines[2..4],
+        fs::read_to_string(c.bundle().rootfs().join("etc/passwd")).unwrap().lines().collect::<Vec<_>>()
+    );
+    assert_eq!(lines[4..6], ["proc", "tmpfs"]);
+    // Nobody but the host could take them away.
+    assert!(lines[6].parse::<u32>().unwrap() > 5, "{shown}");
+    // As with runc, the root is not read-only then.
+    assert!(c.bundle().rootfs().join("made").exists());
+    c.leaves_nothing();
+    let c = Runtime::new(Bundle::sleep().without_namespace("mount"));
+    c.run().exits(1).stderr_contains("unable to restrict sys entries without a private MNT namespace");
+}
+
+#[test]
+fn exec_stays_in_a_root_on_the_hosts_mounts() {
+    requires!(root);
+    ours_only!("runc executes it in the host's root");
+    let c = Runtime::new(on_the_hosts_mounts(Bundle::sleep()));
+    let script = "rt run -d --bundle $bundle $id >/dev/null 2>&1; rt exec $id stat -c %i /; \
+                  unshare --mount \"$runtime\" --root \"$root\" exec $id stat -c %i /; rt delete --force $id";
+    let inode = fs::metadata(c.bundle().rootfs()).unwrap().ino();
+    with_host_mounts(&c, script).ok().prints(&format!("{inode}\n{inode}"));
+}
+
+#[test]
+fn a_create_that_fails_leaves_no_mounts_with_the_host() {
+    requires!(root);
+    ours_only!("runc leaves them");
+    let c = Runtime::new(on_the_hosts_mounts(Bundle::new(&["nosuch"])));
+    let script = "mount --bind $bundle/rootfs $bundle/rootfs; rt run --bundle $bundle $id; mounts";
+    with_host_mounts(&c, script).ok().prints("1").stderr_contains("executable file not found");
+    c.leaves_nothing();
+}
+
+#[test]
+fn a_mount_namespace_can_be_joined() {
+    requires!(root);
+    let mut holder =
+        Command::new("unshare").args(["--mount", "--propagation", "private", "sleep", "1000"]).spawn().unwrap();
+    let path = PathBuf::from(format!("/proc/{}/ns/mnt", holder.id()));
+    let joined = || fs::read_link(&path).unwrap().to_string_lossy().into_owned();
+    crate::support::wait_until("a namespace to join", || joined() != host("mnt"));
+    let script = "readlink /proc/self/ns/mnt; cat /etc/passwd; touch /made 2>/dev/null || echo read-only";
+    let c = Runtime::new(Bundle::sh(script).namespace("mount", Some(&path)));
+    let shown = c.run();
+    let namespace = joined();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let passwd = fs::read_to_string(c.bundle().rootfs().join("etc/passwd")).unwrap();
+    shown.ok().prints(&format!("{namespace}\n{passwd}read-only"));
+    c.leaves_nothing();
+}
+
+#[test]
+fn without_a_word_on_linux_everything_is_the_hosts() {
+    requires!(root);
+    let c = Runtime::new(Bundle::sh("readlink /proc/self/ns/pid; readlink /proc/self/ns/net").with(|config| {
+        config.as_object_mut().unwrap().remove("linux");
+        config["hostname"] = json!("");
+        config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] == "/proc");
+    }));
+    let shown = with_host_mounts(&c, "rt run --bundle $bundle $id");
+    shown.ok().prints(&format!("{}\n{}", host("pid"), host("net")));
 }

@@ -146,3 +146,56 @@ fn misuse_is_told_in_the_log() {
         fs::remove_file(&path).unwrap();
     }
 }
+
+#[test]
+fn what_goes_wrong_with_a_container_is_told_in_runcs_words() {
+    requires!(root);
+    ours_only!("runc 1.1 words some otherwise");
+    let c = Bundle::sleep().create();
+    let id = c.id();
+    fs::write(c.root().join("a-file"), "").unwrap();
+    let nowhere = c.root().join("nowhere");
+    let missing = nowhere.to_str().unwrap();
+    let absent = format!("open {missing}: no such file or directory");
+    for (line, words) in [
+        (&["kill", id, "NOSUCH"][..], "unknown signal \"NOSUCH\""),
+        (&["kill", id, "99"], "unable to signal init: invalid argument"),
+        (&["kill", id, "99", "--all"], "unable to kill all processes: signal process "),
+        (&["kill", ""], "container id cannot be empty"),
+        (&["state", ""], "container id cannot be empty"),
+        (&["delete", ".."], "invalid container ID format"),
+        (&["pause", "a/b"], "invalid container ID format"),
+        (&["resume", id], "container not paused"),
+        (&["ps", "--format", "yaml", id], "invalid format option"),
+        (&["list", "--format", "yaml"], "invalid format option"),
+        (&["ps", id, "-o", "comm"], "couldn't find PID field in ps output"),
+        (&["ps", id, "-o", "nosuch"], "exit status 1: error: unknown user-defined format specifier \"nosuch\""),
+        (&["--root", missing, "list"], &absent),
+        (&["--root", missing, "state", id], "container does not exist"),
+    ] {
+        let said = c.cmd(line).exits(1).stderr.replace("\\\"", "\"");
+        assert!(said.contains(&format!("msg=\"{words}")), "no {words:?} in {said}");
+    }
+    let listed = c.cmd(&["list", "-q"]).ok();
+    assert_eq!((listed.text(), listed.stderr.as_str()), (id, ""));
+    let mut command = c.command(&["ps", id]);
+    command.env("PATH", "/nowhere");
+    c.output_of(command).exits(1).stderr_contains("exec: \\\"ps\\\": executable file not found in $PATH");
+    fs::remove_file(c.root().join("a-file")).unwrap();
+}
+
+#[test]
+fn a_cgroup_that_stays_is_told_in_runcs_words() {
+    requires!(root, cgroup_v1);
+    ours_only!("runc 1.1 waits for longer");
+    let c = Bundle::sleep().create();
+    let place = c.cgroup("devices");
+    // Something else is there that keeps it: a cgroup cannot be removed while it is a mount point.
+    let script = "mount --bind \"$0\" \"$0\"; \"$@\"; code=$?; umount \"$0\"; exit $code";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&place).arg(Runtime::found());
+    command.arg("--root").arg(c.root()).args(["delete", "--force", c.id()]).stdin(Stdio::null());
+    c.output_of(command).exits(1).stderr_contains("unable to remove container's cgroup: remove cgroup ");
+    c.delete().ok();
+    c.leaves_nothing();
+}

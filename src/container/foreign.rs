@@ -1,0 +1,223 @@
+//! Containers of runc and crun below the same root, as far as their notes let them be shown, signalled, paused and deleted.
+//!
+//! An engine calls its runtime by a path. Whoever comes to be there is asked for the containers of its predecessor, and
+//! engines share a root among several runtimes. The notes are nobody's interface, and change: only what is needed is
+//! read, and what cannot be read is a stranger's.
+
+use super::state::{self, State, StateDir};
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Context, Error, Result};
+use crate::plan::cgroup::systemd::Unit;
+use crate::plan::cgroup::{CgroupPlan, OwnCgroup, Version};
+use oci_spec::runtime::Spec;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Where runc notes everything.
+const RUNC: &str = "state.json";
+/// Where crun notes what is not in its copy of the configuration, which has the name of ours.
+const CRUN: &str = "status";
+
+/// Says whether another runtime keeps a container here.
+pub fn is_there(dir: &Path) -> bool {
+    [RUNC, CRUN].iter().any(|name| dir.join(name).exists())
+}
+
+/// Reads what another runtime has noted of a container, and of its configuration what later commands need.
+pub fn load(dir: &StateDir, id: &str) -> Result<Option<(State, Spec)>> {
+    let owner = std::fs::metadata(dir.path()).map_or(0, |found| found.uid());
+    if let Some(found) = read::<Runc>(&dir.path().join(RUNC)) {
+        return Ok(Some((found.state(id, owner)?, found.config.spec()?)));
+    }
+    match (read::<Crun>(&dir.path().join(CRUN)), dir.spec()) {
+        (Some(found), Ok(spec)) => Ok(Some((found.state(id, owner, &spec)?, spec))),
+        _ => Ok(None),
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let text = std::fs::read(path).ok()?;
+    serde_json::from_slice(&text).map_err(|err| log::debug!("parse {}: {err}", path.display())).ok()
+}
+
+/// runc's notes (libcontainer's `State`). Go writes null for lists that are empty.
+#[derive(Deserialize)]
+struct Runc {
+    init_process_pid: i32,
+    init_process_start: u64,
+    created: String,
+    config: RuncConfig,
+    cgroup_paths: Option<BTreeMap<String, PathBuf>>,
+}
+
+/// What runc has made of config.json (libcontainer's `Config`).
+#[derive(Deserialize)]
+struct RuncConfig {
+    rootfs: PathBuf,
+    version: String,
+    labels: Option<Vec<String>>,
+    namespaces: Option<Vec<RuncNamespace>>,
+    cgroups: RuncCgroup,
+    #[serde(default, rename = "Hooks")]
+    hooks: Option<BTreeMap<String, Option<Vec<RuncHook>>>>,
+}
+
+#[derive(Deserialize)]
+struct RuncNamespace {
+    r#type: String,
+    #[serde(default)]
+    path: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct RuncCgroup {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    scope_prefix: String,
+    #[serde(default, rename = "Systemd")]
+    systemd: bool,
+    #[serde(default, rename = "Rootless")]
+    rootless: bool,
+}
+
+#[derive(Deserialize)]
+struct RuncHook {
+    path: PathBuf,
+    args: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    /// In nanoseconds.
+    timeout: Option<i64>,
+}
+
+impl Runc {
+    fn state(&self, id: &str, owner: u32) -> Result<State> {
+        let mut annotations = BTreeMap::new();
+        let labels = self.config.labels.iter().flatten().filter_map(|label| label.split_once('='));
+        annotations.extend(labels.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let mut plan = cgroup_plan("/".as_ref())?;
+        let paths = self.cgroup_paths.as_ref();
+        plan.directories.retain_mut(|directory| {
+            let key = match directory.version {
+                Version::V1 => directory.controllers.first().map_or("", String::as_str),
+                Version::V2 => "",
+            };
+            let path = paths.and_then(|paths| paths.get(key));
+            path.map(|path| directory.path.clone_from(path)).is_some()
+        });
+        let cgroup = &self.config.cgroups;
+        plan.unit = cgroup.systemd.then(|| unit(cgroup.unit(), cgroup.rootless));
+        Ok(State {
+            version: state::VERSION,
+            oci_version: self.config.version.clone(),
+            id: id.to_owned(),
+            bundle: annotations.remove("bundle").unwrap_or_default().into(),
+            rootfs: self.config.rootfs.clone(),
+            created: self.created.clone(),
+            pid: self.init_process_pid,
+            start_time: self.init_process_start,
+            annotations,
+            owner,
+            cgroup: Cgroup::planned(&plan),
+            no_new_keyring: false,
+        })
+    }
+}
+
+impl RuncConfig {
+    /// Returns the parts of config.json that it was made from: who shares the namespaces, and what is to run at the end.
+    fn spec(&self) -> Result<Spec> {
+        let namespaces = self.namespaces.iter().flatten().filter_map(|namespace| {
+            let kind = match namespace.r#type.as_str() {
+                "NEWPID" => "pid",
+                "NEWNET" => "network",
+                "NEWNS" => "mount",
+                "NEWIPC" => "ipc",
+                "NEWUTS" => "uts",
+                "NEWUSER" => "user",
+                "NEWCGROUP" => "cgroup",
+                "NEWTIME" => "time",
+                _ => return None,
+            };
+            Some(json!({"type": kind, "path": namespace.path}))
+        });
+        let hooks = self.hooks.as_ref().and_then(|hooks| hooks.get("poststop")).into_iter().flatten().flatten();
+        let hooks = hooks.map(|hook| {
+            let seconds = hook.timeout.map(|nanoseconds| nanoseconds / 1_000_000_000);
+            json!({"path": hook.path, "args": hook.args, "env": hook.env, "timeout": seconds})
+        });
+        let spec = json!({
+            "ociVersion": self.version,
+            "linux": {"namespaces": namespaces.collect::<Vec<Value>>()},
+            "hooks": {"poststop": hooks.collect::<Vec<Value>>()},
+        });
+        serde_json::from_value(spec).map_err(|err| Error::other(format!("parse {RUNC}: {err}")))
+    }
+}
+
+impl RuncCgroup {
+    fn unit(&self) -> String {
+        match self.name.ends_with(".slice") {
+            true => self.name.clone(),
+            false => format!("{}-{}.scope", self.scope_prefix, self.name),
+        }
+    }
+}
+
+/// crun's notes (`libcrun_container_status_t`).
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Crun {
+    pid: i32,
+    process_start_time: u64,
+    #[serde(default)]
+    cgroup_path: PathBuf,
+    #[serde(default)]
+    scope: String,
+    #[serde(default)]
+    systemd_cgroup: bool,
+    rootfs: PathBuf,
+    bundle: PathBuf,
+    created: String,
+}
+
+impl Crun {
+    fn state(&self, id: &str, owner: u32, spec: &Spec) -> Result<State> {
+        let cgroup = match self.cgroup_path.as_os_str().is_empty() {
+            true => Cgroup::default(),
+            false => {
+                let mut plan = cgroup_plan(&Path::new("/").join(&self.cgroup_path))?;
+                plan.unit = self.systemd_cgroup.then(|| unit(self.scope.clone(), owner != 0));
+                Cgroup::planned(&plan)
+            }
+        };
+        Ok(State {
+            version: state::VERSION,
+            oci_version: spec.version().clone(),
+            id: id.to_owned(),
+            rootfs: self.bundle.join(&self.rootfs),
+            bundle: self.bundle.clone(),
+            created: self.created.clone(),
+            pid: self.pid,
+            start_time: self.process_start_time,
+            annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            owner,
+            cgroup,
+            no_new_keyring: false,
+        })
+    }
+}
+
+/// Returns the plan for a cgroup of that path in all hierarchies.
+fn cgroup_plan(path: &Path) -> Result<CgroupPlan> {
+    let layout = cgroup::detect().context(|| "find the cgroup hierarchies")?;
+    crate::plan::cgroup::plan(&layout, &OwnCgroup::default(), Some(path), "", None)
+}
+
+fn unit(name: String, is_user: bool) -> Unit {
+    Unit { name, is_user, properties: Vec::new(), limits: Vec::new() }
+}
