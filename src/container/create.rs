@@ -159,15 +159,14 @@ impl Making<'_> {
         if early {
             publish()?;
         }
-        let listener = spawned
-            .wait_ready(plan, || {
-                net_devices::attach(plan::linux(&self.config.spec)?, state.pid)?;
-                self.run_hooks(&state.bundle, &hooks::state_json(&state, "creating"))
-            })
-            .map_err(|err| self.explain(err))?;
-        drop(holder);
+        let at_mounts = || {
+            net_devices::attach(plan::linux(&self.config.spec)?, state.pid)?;
+            self.run_hooks(&state.bundle, &hooks::state_json(&state, "creating"))
+        };
         let subject = Subject { pid: state.pid, state: &state, status: "creating" };
-        seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject)?;
+        let at_listener = |listener: &_| seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject);
+        spawned.wait_ready(plan, at_mounts, at_listener).map_err(|err| self.explain(err))?;
+        drop(holder);
         if !early {
             publish()?;
         }

@@ -72,9 +72,9 @@ impl Container {
             super::write_oom_score(spawned.pid, score)?;
         }
         spawned.proceed()?;
-        let listener = spawned.wait_ready(&plan, || Ok(()))?;
         let subject = Subject { pid: spawned.pid, state: &self.state, status: Status::Running.as_str() };
-        seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject)?;
+        let at_listener = |listener: &_| seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject);
+        spawned.wait_ready(&plan, || Ok(()), at_listener)?;
         spawned.wait_executed(&plan)?;
         let pidfd = spawned.pidfd.try_clone().context(|| "duplicate a descriptor")?;
         let started = Started { pid: spawned.pid, pidfd, io: streams.into_io()?, notify: None };

@@ -126,9 +126,14 @@ impl Spawned {
         }
     }
 
-    /// Waits until only the program is missing, and returns the seccomp listener if there is one; `at_mounts` is called
-    /// when the mounts are there, if the plan pauses for that.
-    pub fn wait_ready(&self, plan: &InitPlan, at_mounts: impl FnOnce() -> Result<()>) -> Result<Option<OwnedFd>> {
+    /// Waits until only the program is missing. `at_mounts` is called when the mounts are there, if the plan pauses for
+    /// that, and `at_listener` with a seccomp listener, whose agent the process may be waiting for.
+    pub fn wait_ready(
+        &self,
+        plan: &InitPlan,
+        at_mounts: impl FnOnce() -> Result<()>,
+        at_listener: impl Fn(&OwnedFd) -> Result<()>,
+    ) -> Result<()> {
         let mut at_mounts = Some(at_mounts);
         log::debug!("child process in init()");
         loop {
@@ -145,9 +150,13 @@ impl Spawned {
                     at_mounts.take().map_or(Ok(()), |call| call())?;
                     self.proceed()?;
                 }
+                Message::SeccompListener => {
+                    let listener = received.fd.ok_or_else(|| Error::other("no seccomp listener came from init"))?;
+                    at_listener(&listener)?;
+                }
                 Message::Ready => {
                     log::debug!("init: closing the pipe to signal completion");
-                    return Ok(received.fd);
+                    return Ok(());
                 }
                 other => return Err(self.failed(Some(other), plan)),
             }

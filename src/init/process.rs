@@ -3,7 +3,7 @@
 use super::Descriptors;
 use super::home;
 use super::report::{At, Result, failure};
-use crate::handshake::Message;
+use crate::handshake::{Inside, Message};
 use crate::plan::process::ProcessPlan;
 use crate::plan::step::{Failure, HookEnd, Step};
 use crate::sys::{self, Errno, fd, path, process, seccomp};
@@ -12,7 +12,7 @@ use nix::libc;
 use nix::unistd::AccessFlags;
 use std::ffi::CStr;
 use std::fmt::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// More than any machine has; the kernel takes what there is.
 const ALL_CPUS: [u64; 128] = [u64::MAX; 128];
@@ -21,7 +21,6 @@ const ALL_CPUS: [u64; 128] = [u64::MAX; 128];
 #[derive(Debug)]
 pub struct Prepared {
     program: usize,
-    seccomp_listener: Option<OwnedFd>,
 }
 
 /// Leaves the session of the runtime's caller, whose terminal is none of the container's business.
@@ -103,7 +102,9 @@ pub fn prepare(plan: &mut ProcessPlan, with: &Descriptors) -> Result<Prepared> {
     // Before anything is looked up by a path from the configuration, which may lead through /proc/self/fd.
     close_descriptors(plan.preserve_fds, with)?;
     // Without no_new_privs loading a filter takes CAP_SYS_ADMIN, which is about to go.
-    let mut seccomp_listener = if plan.no_new_privs { None } else { load_seccomp(plan)? };
+    if !plan.no_new_privs {
+        load_seccomp(plan, &with.handshake)?;
+    }
     // As root first: the user may not be able to reach a directory that the configuration names (runc does so too).
     let reached = nix::unistd::chdir(plan.cwd.as_c_str());
     become_user(plan)?;
@@ -117,17 +118,16 @@ pub fn prepare(plan: &mut ProcessPlan, with: &Descriptors) -> Result<Prepared> {
     process::reset_signals().at(Step::Descriptors)?;
     preserve_descriptors(plan.preserve_fds)?;
     if plan.no_new_privs {
-        // Last, so that the filter only has to allow what comes after it: sendmsg, read and execve.
-        seccomp_listener = load_seccomp(plan)?;
+        // Last, so that the filter only has to allow what comes after it: write, read and execve.
+        load_seccomp(plan, &with.handshake)?;
     }
-    Ok(Prepared { program, seccomp_listener })
+    Ok(Prepared { program })
 }
 
 impl Prepared {
-    /// Tells the outside that only the program is missing, and hands it the seccomp listener.
+    /// Tells the outside that only the program is missing.
     pub fn tell_ready(&self, with: &Descriptors) -> Result<()> {
-        let listener = self.seccomp_listener.as_ref().map(AsFd::as_fd);
-        with.handshake.tell(Message::Ready, listener).at(Step::SeccompListener)
+        with.handshake.tell(Message::Ready, None).at(Step::Handshake)
     }
 
     /// Executes the program. Returns only on failure.
@@ -236,10 +236,13 @@ fn label(plan: &ProcessPlan, proc: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-fn load_seccomp(plan: &ProcessPlan) -> Result<Option<OwnedFd>> {
-    match &plan.seccomp {
-        Some(filter) => seccomp::load(&filter.program, filter.flags).at(Step::Seccomp),
-        None => Ok(None),
+/// Loads the filter, and hands its listener to the outside at once: a call that it notifies of, be it one of ours, waits
+/// until the agent has the listener and answers.
+fn load_seccomp(plan: &ProcessPlan, outside: &Inside) -> Result<()> {
+    let Some(filter) = &plan.seccomp else { return Ok(()) };
+    match seccomp::load(&filter.program, filter.flags).at(Step::Seccomp)? {
+        Some(listener) => outside.tell(Message::SeccompListener, Some(listener.as_fd())).at(Step::SeccompListener),
+        None => Ok(()),
     }
 }
 
