@@ -229,7 +229,11 @@ pub(super) fn has_terminal(spec: &Spec) -> bool {
 fn share_notify_socket(config: &mut Config, dir: &StateDir, options: &CreateOptions) -> Result<Option<NotifySocket>> {
     let Some(host) = &options.notify_socket else { return Ok(None) };
     notify::share(config, dir)?;
-    options.start.then(|| NotifySocket::bind(dir, host)).transpose()
+    if !options.start {
+        return Ok(None);
+    }
+    // With nobody at the other end the program starts all the same, as with runc.
+    Ok(NotifySocket::bind(dir, host).inspect_err(|err| log::warn!("{err}")).ok())
 }
 
 /// Refuses what only root can make.
