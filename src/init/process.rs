@@ -11,7 +11,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::libc;
 use nix::unistd::AccessFlags;
 use std::ffi::CStr;
-use std::fmt::Write;
+use std::fmt::{Display, Formatter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// More than any machine has; the kernel takes what there is.
@@ -116,6 +116,10 @@ pub fn prepare(plan: &mut ProcessPlan, with: &Descriptors) -> Result<Prepared> {
     find_home(plan);
     let program = find_program(plan)?;
     process::reset_signals().at(Step::Descriptors)?;
+    if with.exec_fifo.is_some() {
+        // Who waits for start may be ended without it.
+        process::end_on_signals().at(Step::Descriptors)?;
+    }
     preserve_descriptors(plan.preserve_fds)?;
     if plan.no_new_privs {
         // Last, so that the filter only has to allow what comes after it: write, read and execve.
@@ -131,9 +135,9 @@ impl Prepared {
     }
 
     /// Executes the program. Returns only on failure.
-    pub fn exec(&self, plan: &ProcessPlan) -> Result<()> {
+    pub fn exec(&self, plan: &ProcessPlan) -> Failure {
         let path = plan.candidates.get(self.program).map_or(c"", |path| path.as_c_str());
-        Err(failure(Step::Exec, 0, process::execve(path, &plan.args, &plan.env)))
+        failure(Step::Exec, self.program, process::execve(path, &plan.args, &plan.env))
     }
 }
 
@@ -151,22 +155,30 @@ pub fn wait_for_start(with: &Descriptors) -> Result<()> {
     }
 }
 
-/// Says on the process's own stderr that its program could not be executed.
-pub fn complain(plan: &ProcessPlan, errno: i32) {
-    let name = plan.args.strings().first().map_or(&b""[..], |name| name.as_bytes());
-    say(&[b"exec ", name, b": ", Errno::from_raw(errno).desc().as_bytes(), b"\n"]);
+/// Says on the process's own stderr what kept its program from being executed: its hook or the kernel.
+pub fn complain(plan: &ProcessPlan, failed: Failure) {
+    let number = failed.index;
+    // A stderr that is closed hears nothing.
+    _ = match (failed.step, HookEnd::unpack(failed.errno)) {
+        (Step::Exec, _) => {
+            let path = plan.candidates.get(usize::from(number)).map_or(&b""[..], |path| path.to_bytes());
+            say(&[b"exec ", path, b": "]);
+            writeln!(Stderr, "{}", Words(failed.errno))
+        }
+        (_, HookEnd::Errno(errno)) => writeln!(Stderr, "error running startContainer hook #{number}: {}", Words(errno)),
+        (_, end) => writeln!(Stderr, "error running startContainer hook #{number}: {end}"),
+    };
 }
 
-/// Says on the process's own stderr which hook kept its program from being executed.
-pub fn complain_of_hook(failed: Failure) {
-    let number = failed.index;
-    _ = match HookEnd::unpack(failed.errno) {
-        // The C library's words take memory.
-        HookEnd::Errno(errno) => {
-            writeln!(Stderr, "error running startContainer hook #{number}: {}", Errno::from_raw(errno).desc())
-        }
-        end => writeln!(Stderr, "error running startContainer hook #{number}: {end}"),
-    };
+/// An error number in words, which begin with a small letter. Those of the C library would take memory.
+struct Words(i32);
+
+impl Display for Words {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let mut words = Errno::from_raw(self.0).desc().chars();
+        let first = words.next().unwrap_or_default().to_ascii_lowercase();
+        write!(f, "{first}{}", words.as_str())
+    }
 }
 
 /// The process's own stderr.
