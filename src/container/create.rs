@@ -166,6 +166,7 @@ impl Making<'_> {
         let subject = Subject { pid: state.pid, state: &state, status: "creating" };
         let at_listener = |listener: &_| seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject);
         spawned.wait_ready(plan, at_mounts, at_listener).map_err(|err| self.explain(err))?;
+        log::debug!("init: closing the pipe to signal completion");
         drop(holder);
         if !early {
             publish()?;

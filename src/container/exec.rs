@@ -60,7 +60,7 @@ impl Container {
         log::debug!("plan of a process in container {}: {plan:?}", self.id());
         let (mut descriptors, handshake) = spawn::descriptors(&plan, &mut streams)?;
         descriptors.joins.push(self.init()?.ok_or_else(stopped)?);
-        let entry = cgroup.entry()?;
+        let entry = cgroup.entry().context(|| "error adding pid of a process to cgroups")?;
         if let Some(first) = plan.process.first_cpus.first() {
             log::debug!("nsexec: affinity: {first:#x}");
         }
@@ -75,6 +75,7 @@ impl Container {
         let subject = Subject { pid: spawned.pid, state: &self.state, status: Status::Running.as_str() };
         let at_listener = |listener: &_| seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject);
         spawned.wait_ready(&plan, || Ok(()), at_listener)?;
+        log::debug!("setns_init: about to exec");
         spawned.wait_executed(&plan)?;
         let pidfd = spawned.pidfd.try_clone().context(|| "duplicate a descriptor")?;
         let started = Started { pid: spawned.pid, pidfd, io: streams.into_io()?, notify: None };

@@ -154,10 +154,7 @@ impl Spawned {
                     let listener = received.fd.ok_or_else(|| Error::other("no seccomp listener came from init"))?;
                     at_listener(&listener)?;
                 }
-                Message::Ready => {
-                    log::debug!("init: closing the pipe to signal completion");
-                    return Ok(());
-                }
+                Message::Ready => return Ok(()),
                 other => return Err(self.failed(Some(other), plan)),
             }
         }

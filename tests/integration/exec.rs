@@ -35,6 +35,31 @@ fn a_failure_of_the_runtimes_own_is_255() {
 }
 
 #[test]
+fn debug_says_how_far_exec_got() {
+    requires!(root);
+    let c = Bundle::sleep().start();
+    let output = c.cmd(&["--debug", "exec", c.id(), "true"]).ok();
+    for words in ["nsexec container setup", "child process in init()", "setns_init: about to exec"] {
+        assert!(output.stderr.contains(words), "no {words:?} in {output}");
+    }
+}
+
+#[test]
+fn cgroups_that_are_none_of_the_containers_are_refused() {
+    requires!(root);
+    ours_only!("runc 1.1 has some of the words");
+    let c = Bundle::sleep().start();
+    let refused = |cgroup: &str, words: &str| {
+        c.exec_with(&["--cgroup", cgroup], &["true"]).exits(255).stderr_contains(words);
+    };
+    // Those of runc from 1.5 on, and of those before.
+    refused("..", "bad sub cgroup path: ..");
+    refused("..", " .. is not a sub cgroup path");
+    refused("nonexistent", "error adding pid ");
+    refused("nonexistent", "/nonexistent/cgroup.procs: no such file or directory");
+}
+
+#[test]
 fn exec_relays_standard_input() {
     requires!(root);
     let c = Bundle::sleep().start();
