@@ -143,8 +143,9 @@ impl Container {
         let attempt = || format!("read {}", root.display());
         let mut found = Vec::new();
         for entry in std::fs::read_dir(root).context(attempt)? {
-            let id = entry.context(attempt)?.file_name().to_string_lossy().into_owned();
-            if crate::spec::validate::id(&id).is_err() {
+            let entry = entry.context(attempt)?;
+            let id = entry.file_name().to_string_lossy().into_owned();
+            if crate::spec::validate::id(&id).is_err() || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
             match Self::load(root, &id) {

@@ -135,6 +135,36 @@ fn options_are_spelt_as_go_allows() {
 }
 
 #[test]
+fn empty_values_are_taken_as_runc_takes_them() {
+    requires!(root);
+    let c = Bundle::sleep().start();
+    c.cmd(&["ps", "--format=", c.id()]).exits(1).stderr_contains("invalid format option");
+    c.cmd(&["list", "--format="]).exits(1).stderr_contains("invalid format option");
+    c.cmd(&["update", "--pids-limit=", c.id()]).exits(1).stderr_contains("invalid value");
+    c.cmd(&["update", "--memory=", "--cpu-quota", "", c.id()]).ok();
+    c.cmd(&["--log-format=", "--log=", "state", c.id()]).ok();
+    // The state is in the current directory then.
+    let mut command = c.command(&["--root=", "state", c.id()]);
+    command.current_dir(c.bundle().path().join("state"));
+    c.output_of(command).ok();
+}
+
+#[test]
+fn an_interval_that_no_clock_can_hold_is_refused() {
+    requires!(root);
+    let c = Bundle::sleep().start();
+    for interval in ["9999999999h", "18446744073709551615s"] {
+        c.cmd(&["events", "--interval", interval, c.id()]).exits(1).stderr_contains("for flag -interval: parse error");
+    }
+}
+
+#[test]
+fn a_criu_that_is_named_is_no_mistake() {
+    requires!(root);
+    bare(&["--criu", "/usr/sbin/criu", "--root", ".", "list", "--quiet"]).ok().stderr_contains("--criu ignored");
+}
+
+#[test]
 fn an_engine_drives_a_container_through_its_life() {
     requires!(root);
     let c = Runtime::new(Bundle::sleep());
@@ -353,7 +383,9 @@ fn a_directory_of_another_runtime_is_left_alone() {
     fs::create_dir_all(&foreign).unwrap();
     fs::write(foreign.join("state.json"), "{}").unwrap();
     ours_only!("the directory is runc's");
-    c.cmd(&["list", "-q"]).ok().prints("");
+    fs::write(c.root().join("a-file"), "").unwrap();
+    let listed = c.cmd(&["list", "-q"]).ok();
+    assert_eq!((listed.stdout.as_str(), listed.stderr.as_str()), ("", ""));
     c.cmd(&["delete", "foreign"]).exits(1).stderr_contains("does not exist");
     c.cmd(&["delete", "--force", "foreign"]).ok();
     assert!(foreign.join("state.json").exists());
