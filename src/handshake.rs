@@ -11,7 +11,8 @@
 //!          <------------------ Mounted  (only when the plan has hooks for that point)
 //!   hooks
 //!   Proceed ------------------------->  the rest
-//!          <---------- SeccompListener  (as soon as there is one: the agent may have to answer before we go on)
+//!          <---------- SeccompListener  (as soon as there is one: the agent may have to answer before the inside goes on)
+//!   Proceed ------------------------->  (once the outside has it too)
 //!          <-------------------- Ready
 //! ```
 //!
@@ -36,8 +37,9 @@ pub enum Message {
     MapIds(u16),
     /// Inside to outside: the mounts are there.
     Mounted,
-    /// Inside to outside: here is the seccomp listener, whose agent is needed from now on.
-    SeccompListener,
+    /// Inside to outside: a seccomp listener is our descriptor number so-and-so, and its agent is needed from now on. It
+    /// is told by write(2), which no profile notifies of, and not sent.
+    SeccompListener(i32),
     /// Inside to outside: all is done but the program.
     Ready,
     /// Inside to outside: this failed, and I am ending.
@@ -62,7 +64,10 @@ impl Message {
                 bytes[2..4].copy_from_slice(&index.to_ne_bytes());
                 6
             }
-            Message::SeccompListener => 7,
+            Message::SeccompListener(number) => {
+                bytes[4..8].copy_from_slice(&number.to_ne_bytes());
+                7
+            }
         };
         bytes
     }
@@ -80,7 +85,7 @@ impl Message {
                 errno: i32::from_ne_bytes(errno),
             }),
             6 => Message::MapIds(u16::from_ne_bytes([index0, index1])),
-            7 => Message::SeccompListener,
+            7 => Message::SeccompListener(i32::from_ne_bytes(errno)),
             _ => return None,
         })
     }
@@ -179,7 +184,7 @@ mod tests {
             Message::MapIds(300),
             Message::Mounted,
             Message::Ready,
-            Message::SeccompListener,
+            Message::SeccompListener(70_000),
             failed,
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));

@@ -67,6 +67,7 @@
 //!   prestart, createRuntime          - Proceed ->  createContainer hooks, terminal, masks, pivot_root,
 //!                                                  identity, capabilities, seccomp
 //!   to the seccomp agent      <- SeccompListener -
+//!                                    - Proceed ->
 //!   state is complete, pid file    <--- Ready ---  waits for a byte in the exec fifo
 //! start: writes the byte ----------------------->  startContainer hooks, execve
 //! ```

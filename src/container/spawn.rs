@@ -150,8 +150,10 @@ impl Spawned {
                     at_mounts.take().map_or(Ok(()), |call| call())?;
                     self.proceed()?;
                 }
-                Message::SeccompListener => {
-                    let listener = received.fd.ok_or_else(|| Error::other("no seccomp listener came from init"))?;
+                Message::SeccompListener(number) => {
+                    let listener = pidfd::duplicate(self.pidfd.as_fd(), number);
+                    let listener = listener.context(|| "take the seccomp listener from the container's init")?;
+                    self.proceed()?;
                     at_listener(&listener)?;
                 }
                 Message::Ready => return Ok(()),

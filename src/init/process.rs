@@ -3,7 +3,7 @@
 use super::Descriptors;
 use super::home;
 use super::report::{At, Result, failure};
-use crate::handshake::{Inside, Message};
+use crate::handshake::Message;
 use crate::plan::process::ProcessPlan;
 use crate::plan::step::{Failure, HookEnd, Step};
 use crate::sys::{self, Errno, fd, path, process, seccomp};
@@ -12,7 +12,7 @@ use nix::libc;
 use nix::unistd::AccessFlags;
 use std::ffi::CStr;
 use std::fmt::{Display, Formatter, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// More than any machine has; the kernel takes what there is.
 const ALL_CPUS: [u64; 128] = [u64::MAX; 128];
@@ -103,7 +103,7 @@ pub fn prepare(plan: &mut ProcessPlan, with: &Descriptors) -> Result<Prepared> {
     close_descriptors(plan.preserve_fds, with)?;
     // Without no_new_privs loading a filter takes CAP_SYS_ADMIN, which is about to go.
     if !plan.no_new_privs {
-        load_seccomp(plan, &with.handshake)?;
+        load_seccomp(plan, with)?;
     }
     // As root first: the user may not be able to reach a directory that the configuration names (runc does so too).
     let reached = nix::unistd::chdir(plan.cwd.as_c_str());
@@ -123,7 +123,7 @@ pub fn prepare(plan: &mut ProcessPlan, with: &Descriptors) -> Result<Prepared> {
     preserve_descriptors(plan.preserve_fds)?;
     if plan.no_new_privs {
         // Last, so that the filter only has to allow what comes after it: write, read and execve.
-        load_seccomp(plan, &with.handshake)?;
+        load_seccomp(plan, with)?;
     }
     Ok(Prepared { program })
 }
@@ -248,14 +248,14 @@ fn label(plan: &ProcessPlan, proc: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Loads the filter, and hands its listener to the outside at once: a call that it notifies of, be it one of ours, waits
+/// Loads the filter, and lets the outside take its listener at once: a call that it notifies of, be it one of ours, waits
 /// until the agent has the listener and answers.
-fn load_seccomp(plan: &ProcessPlan, outside: &Inside) -> Result<()> {
+fn load_seccomp(plan: &ProcessPlan, with: &Descriptors) -> Result<()> {
     let Some(filter) = &plan.seccomp else { return Ok(()) };
-    match seccomp::load(&filter.program, filter.flags).at(Step::Seccomp)? {
-        Some(listener) => outside.tell(Message::SeccompListener, Some(listener.as_fd())).at(Step::SeccompListener),
-        None => Ok(()),
-    }
+    let Some(listener) = seccomp::load(&filter.program, filter.flags).at(Step::Seccomp)? else { return Ok(()) };
+    with.handshake.tell(Message::SeccompListener(listener.as_raw_fd()), None).at(Step::SeccompListener)?;
+    super::proceed(with);
+    Ok(())
 }
 
 /// Drops from the bounding set first, which takes CAP_SETPCAP; then groups before the user, which takes CAP_SETGID.

@@ -163,10 +163,9 @@ fn rule<'a>(entry: &LinuxSyscall, name: &'a str, default: ScmpAction) -> Result<
         return Err(Error::invalid("empty string is not a valid syscall"));
     }
     let action = action(entry.action(), entry.errno_ret()).context(|| format!("seccomp rule for {name}"))?;
-    // By the first init says that the filter is there (runc does so too), by the second it hands over the listener:
-    // nobody could answer.
-    if action == ScmpAction::Notify && matches!(name, "write" | "sendmsg") {
-        return Err(Error::invalid(format!("SCMP_ACT_NOTIFY cannot be used for the {name} syscall")));
+    // By it init tells that there is a listener: nobody could answer.
+    if action == ScmpAction::Notify && name == "write" {
+        return Err(Error::invalid("SCMP_ACT_NOTIFY cannot be used for the write syscall"));
     }
     if action == default {
         return Ok(None);
