@@ -1,20 +1,27 @@
 # Completion of stasis for bash. Written by `make generate` from the definition of the command line.
 
 _stasis() {
-    local current=${COMP_WORDS[COMP_CWORD]} verb='' options='' expected='' word i
+    local current=${COMP_WORDS[COMP_CWORD]} verb='' options='' expected='' option='' word i
     local root=()
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
-        if [[ -n $expected ]]; then expected='' && continue; fi
-        [[ $word != --root ]] || root=(--root "${COMP_WORDS[i + 1]}")
+        # What stands before and behind "=" are words of their own, unless COMP_WORDBREAKS has been changed.
+        if [[ $word == = ]]; then expected=${expected:-value} && continue; fi
+        if [[ -n $expected ]]; then
+            [[ $option != --root ]] || root=(--root "$word")
+            expected='' && continue
+        fi
+        option=$word
         case $word in
+        --root=*) root=(--root "${word#*=}") ;;
         --bundle|--config|--console-socket|--cwd|--external-tmpfs|--file|--image-path|--log|--parent-path|--pid-file|--pidfd-socket|--process|--resources|--root|--work-path|-b|-p) expected=path ;;
         --additional-gids|--apparmor|--blkio-weight|--cap|--cgroup|--cgroup-manager|--cpu-burst|--cpu-idle|--cpu-period|--cpu-quota|--cpu-rt-period|--cpu-rt-runtime|--cpu-share|--cpuset-cpus|--cpuset-mems|--empty-ns|--env|--format|--ghost-limit|--interval|--ipc|--l3-cache-schema|--log-format|--log-level|--lsm-mount-context|--lsm-profile|--manage-cgroups-mode|--mem-bw-schema|--memory|--memory-reservation|--memory-swap|--network-lock|--page-server|--pids-limit|--preserve-fds|--process-label|--progress|--shm-policy|--shm-size|--status-fd|--user|-c|-e|-g|-u) expected=value ;;
         -*) ;;
         *) verb=${verb:-$word} ;;
         esac
     done
+    if [[ $current == = ]]; then current='' expected=${expected:-value}; fi
     case $expected in
     path)
         mapfile -t COMPREPLY < <(compgen -f -- "$current")

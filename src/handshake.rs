@@ -11,7 +11,9 @@
 //!          <------------------ Mounted  (only when the plan has hooks for that point)
 //!   hooks
 //!   Proceed ------------------------->  the rest
-//!          <-------------------- Ready  (with the seccomp listener, if there is one)
+//!          <---------- SeccompListener  (as soon as there is one: the agent may have to answer before the inside goes on)
+//!   Proceed ------------------------->  (once the outside has it too)
+//!          <-------------------- Ready
 //! ```
 //!
 //! Instead of any of its messages the inside may send `Failed` and end. End of file means that the other side is gone:
@@ -35,6 +37,9 @@ pub enum Message {
     MapIds(u16),
     /// Inside to outside: the mounts are there.
     Mounted,
+    /// Inside to outside: a seccomp listener is our descriptor number so-and-so, and its agent is needed from now on. It
+    /// is told by write(2), which no profile notifies of, and not sent.
+    SeccompListener(i32),
     /// Inside to outside: all is done but the program.
     Ready,
     /// Inside to outside: this failed, and I am ending.
@@ -59,6 +64,10 @@ impl Message {
                 bytes[2..4].copy_from_slice(&index.to_ne_bytes());
                 6
             }
+            Message::SeccompListener(number) => {
+                bytes[4..8].copy_from_slice(&number.to_ne_bytes());
+                7
+            }
         };
         bytes
     }
@@ -76,6 +85,7 @@ impl Message {
                 errno: i32::from_ne_bytes(errno),
             }),
             6 => Message::MapIds(u16::from_ne_bytes([index0, index1])),
+            7 => Message::SeccompListener(i32::from_ne_bytes(errno)),
             _ => return None,
         })
     }
@@ -145,7 +155,11 @@ impl AsFd for Inside {
 impl Inside {
     /// Tells the outside something, with a descriptor beside it if one is given.
     pub fn tell(&self, message: Message, fd: Option<BorrowedFd<'_>>) -> sys::Result<()> {
-        socket::send(self.0.as_fd(), &message.encode(), fd)
+        match fd {
+            Some(_) => socket::send(self.0.as_fd(), &message.encode(), fd),
+            // write(2), which a seccomp profile can hardly do without, and not sendmsg(2): the filter may be in force.
+            None => fd::write_all(self.0.as_fd(), &message.encode()),
+        }
     }
 
     /// Waits until the outside lets us go on; says whether it did, or is gone.
@@ -164,9 +178,15 @@ mod tests {
     #[test]
     fn messages_survive_the_way() {
         let failed = Message::Failed(Failure { step: Step::Exec, index: 300, errno: -7 });
-        for message in
-            [Message::Proceed, Message::Hello, Message::MapIds(300), Message::Mounted, Message::Ready, failed]
-        {
+        for message in [
+            Message::Proceed,
+            Message::Hello,
+            Message::MapIds(300),
+            Message::Mounted,
+            Message::Ready,
+            Message::SeccompListener(70_000),
+            failed,
+        ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
         assert_eq!(Message::decode(&[9; LEN]), None);

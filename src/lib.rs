@@ -66,6 +66,8 @@
 //!   network devices; hooks:         <-- Mounted --
 //!   prestart, createRuntime          - Proceed ->  createContainer hooks, terminal, masks, pivot_root,
 //!                                                  identity, capabilities, seccomp
+//!   to the seccomp agent      <- SeccompListener -
+//!                                    - Proceed ->
 //!   state is complete, pid file    <--- Ready ---  waits for a byte in the exec fifo
 //! start: writes the byte ----------------------->  startContainer hooks, execve
 //! ```

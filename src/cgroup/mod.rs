@@ -125,7 +125,8 @@ impl Cgroup {
             };
             let fd = match open.map_err(file::errno) {
                 Err(errno) if self.lenient && is_permission(errno) => continue,
-                other => other.context(|| format!("open cgroup {}", directory.path.display()))?.into(),
+                // runc's words: the file that it writes to.
+                other => other.context(|| format!("open {}/cgroup.procs", directory.path.display()))?.into(),
             };
             match directory.version {
                 Version::V1 => entry.tasks.push(fd),
@@ -160,7 +161,8 @@ impl Cgroup {
     pub fn below(&self, controllers: Option<&[&str]>, path: &Path) -> Result<Self> {
         let relative = path.strip_prefix("/").unwrap_or(path);
         if relative.components().any(|component| !matches!(component, Component::Normal(_) | Component::CurDir)) {
-            return Err(Error::invalid(format!("bad sub cgroup path: {}", path.display())));
+            // The words of runc 1.5, and those of older ones.
+            return Err(Error::invalid(format!("bad sub cgroup path: {} is not a sub cgroup path", path.display())));
         }
         let mut below = self.clone();
         for name in controllers.unwrap_or_default() {

@@ -6,8 +6,10 @@
 //! [`Command`], so there is no second list; types of values are clap's concern.
 
 use clap::{Arg, ArgAction, Command};
+use std::any::TypeId;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// Verbs after whose first positional argument everything belongs to somebody else: a program, ps(1).
 const OPTIONS_FIRST: [&str; 2] = ["exec", "ps"];
@@ -145,6 +147,9 @@ impl<'a> Walk<'a> {
                 }
             },
         };
+        if value.is_empty() && !is_text(option) {
+            return Err(self.misuse(format!("invalid value \"\" for flag -{name}: parse error")));
+        }
         match option.get_id().as_str() {
             "help" => {
                 self.request.get_or_insert(Request::Help(self.verb.map(|verb| verb.get_name().to_owned())));
@@ -191,6 +196,12 @@ fn lookup<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
     })
 }
 
+/// Says whether the option's value is a text or a path, which may be empty, and not a number.
+fn is_text(option: &Arg) -> bool {
+    let kind = option.get_value_parser().type_id();
+    kind == TypeId::of::<String>() || kind == TypeId::of::<PathBuf>() || kind == TypeId::of::<OsString>()
+}
+
 fn dashed(name: &str) -> String {
     if name.chars().count() == 1 { format!("-{name}") } else { format!("--{name}") }
 }
@@ -216,14 +227,21 @@ fn truth(value: Option<&OsStr>, name: &str) -> Result<&'static str, String> {
 
 /// Writes the options of one level as `--long` and `--long=value`.
 ///
-/// Of an option that stands for one value the last counts; an empty value is no value, as in Go, except in lists.
+/// Of an option that stands for one value the last counts; an empty value is no value, as in Go, except in lists and where
+/// runc makes something of it.
 fn canonical(options: &[Given<'_>], global: bool) -> Vec<OsString> {
     let mut words = Vec::new();
     for (index, given) in options.iter().enumerate().filter(|(_, given)| given.global == global) {
         let list = matches!(given.option.get_action(), ArgAction::Append);
         let again = options[index + 1..].iter().any(|later| later.option.get_id() == given.option.get_id());
         let flag = matches!(given.option.get_action(), ArgAction::SetTrue);
-        let unset = given.value.is_empty() || flag && given.value == "false";
+        let value = match given.option.get_id().as_str() {
+            // Made absolute it is the current directory.
+            "root" if given.value.is_empty() => OsStr::new("."),
+            _ => &given.value,
+        };
+        let is_format = given.option.get_id() == "format";
+        let unset = value.is_empty() && !is_format || flag && value == "false";
         if !list && (again || unset) {
             continue;
         }
@@ -231,7 +249,7 @@ fn canonical(options: &[Given<'_>], global: bool) -> Vec<OsString> {
         word.push(given.option.get_long().unwrap_or_default());
         if !flag {
             word.push("=");
-            word.push(&given.value);
+            word.push(value);
         }
         words.push(word);
     }

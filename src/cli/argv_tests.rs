@@ -24,6 +24,9 @@ fn go_conventions_become_clap_words() {
         ("stasis delete -f=false c1", "stasis delete -- c1"),
         ("stasis create -b /b -pid-file /p c1", "stasis create --bundle=/b --pid-file=/p -- c1"),
         ("stasis create c1 --bundle=/b --pid-file=", "stasis create --bundle=/b -- c1"),
+        ("stasis --root= --log= --log-format= --rootless= state c1", "stasis --root=. state -- c1"),
+        ("stasis list --format=", "stasis list --format= --"),
+        ("stasis update --memory= --cpu-period= c1", "stasis update -- c1"),
         ("stasis create --no-pivot --no-pivot c1", "stasis create --no-pivot -- c1"),
         ("stasis create -- --bundle", "stasis create -- --bundle"),
         ("stasis exec -t c1 ls -la --color", "stasis exec --tty -- c1 ls -la --color"),
@@ -72,6 +75,9 @@ fn mistakes_are_told_in_the_words_of_runc() {
         ("stasis --log", None, "flag needs an argument: --log"),
         ("stasis create -bundle", Some("create"), "flag needs an argument: --bundle"),
         ("stasis list -f", Some("list"), "flag needs an argument: -f"),
+        ("stasis exec --preserve-fds= c", Some("exec"), "invalid value \"\" for flag -preserve-fds: parse error"),
+        ("stasis events --interval= c", Some("events"), "invalid value \"\" for flag -interval: parse error"),
+        ("stasis update --pids-limit= c", Some("update"), "invalid value \"\" for flag -pids-limit: parse error"),
         ("stasis list -q=maybe", Some("list"), "invalid boolean value \"maybe\" for flag -q: parse error"),
     ] {
         let misuse =

@@ -70,7 +70,9 @@ fn duration(text: &str) -> Result<Duration, String> {
         }
     }
     let seconds = if is_negative { 0.0 } else { seconds };
-    Duration::try_from_secs_f64(seconds).map_err(|_| malformed())
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| malformed())?;
+    // Go counts nanoseconds in 64 bits with a sign.
+    if duration.as_nanos() > i64::MAX as u128 { Err(malformed()) } else { Ok(duration) }
 }
 
 #[cfg(test)]
@@ -79,11 +81,18 @@ mod tests {
 
     #[test]
     fn durations_are_gos() {
-        for (text, millis) in [("5s", 5000), ("100ms", 100), ("1m30s", 90_000), ("1.5h", 5_400_000), ("2500us", 2)] {
+        for (text, millis) in [
+            ("5s", 5000),
+            ("100ms", 100),
+            ("1m30s", 90_000),
+            ("1.5h", 5_400_000),
+            ("2500us", 2),
+            ("2562047h", 9_223_369_200_000),
+        ] {
             assert_eq!(duration(text).unwrap().as_millis(), millis, "{text}");
         }
         assert!(duration("0").unwrap().is_zero() && duration("-3s").unwrap().is_zero());
-        for text in ["", "5", "s", "1x", "1s2", "1..5s", "-"] {
+        for text in ["", "5", "s", "1x", "1s2", "1..5s", "-", "2562048h", "99999999999999999999s"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

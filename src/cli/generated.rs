@@ -54,6 +54,32 @@ fn words(command: &Command) -> String {
     options(command).flat_map(spellings).collect::<Vec<_>>().join(" ")
 }
 
+/// Writes what finds out from the words before the current one what is expected.
+fn line(definition: &Command) -> String {
+    format!(
+        r#"    for ((i = 1; i < COMP_CWORD; i++)); do
+        word=${{COMP_WORDS[i]}}
+        # What stands before and behind "=" are words of their own, unless COMP_WORDBREAKS has been changed.
+        if [[ $word == = ]]; then expected=${{expected:-value}} && continue; fi
+        if [[ -n $expected ]]; then
+            [[ $option != --root ]] || root=(--root "$word")
+            expected='' && continue
+        fi
+        option=$word
+        case $word in
+        --root=*) root=(--root "${{word#*=}}") ;;
+        {paths}) expected=path ;;
+        {values}) expected=value ;;
+        -*) ;;
+        *) verb=${{verb:-$word}} ;;
+        esac
+    done
+"#,
+        paths = all(definition, is_path),
+        values = all(definition, |option| has_value(option) && !is_path(option)),
+    )
+}
+
 /// Writes bash's completion.
 fn bash() -> String {
     let definition = definition(|_| true);
@@ -68,20 +94,10 @@ fn bash() -> String {
         r#"# Completion of stasis for bash. Written by `make generate` from the definition of the command line.
 
 _stasis() {{
-    local current=${{COMP_WORDS[COMP_CWORD]}} verb='' options='' expected='' word i
+    local current=${{COMP_WORDS[COMP_CWORD]}} verb='' options='' expected='' option='' word i
     local root=()
     COMPREPLY=()
-    for ((i = 1; i < COMP_CWORD; i++)); do
-        word=${{COMP_WORDS[i]}}
-        if [[ -n $expected ]]; then expected='' && continue; fi
-        [[ $word != --root ]] || root=(--root "${{COMP_WORDS[i + 1]}}")
-        case $word in
-        {paths}) expected=path ;;
-        {values}) expected=value ;;
-        -*) ;;
-        *) verb=${{verb:-$word}} ;;
-        esac
-    done
+{line}    if [[ $current == = ]]; then current='' expected=${{expected:-value}}; fi
     case $expected in
     path)
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
@@ -110,8 +126,7 @@ _stasis() {{
 }}
 complete -o filenames -F _stasis stasis
 "#,
-        values = all(&definition, |option| has_value(option) && !is_path(option)),
-        paths = all(&definition, is_path),
+        line = line(&definition),
         verbs = verbs.join(" "),
         global = words(&definition),
         containers = containers.join("|"),
@@ -151,6 +166,13 @@ fn bash_completes_verbs_options_and_containers() {
     assert_eq!(completed(&["stasis", "--log", "x", "li"]), ["list"]);
     assert_eq!(completed(&["stasis", "update", "--cpuset-"]), ["--cpuset-cpus", "--cpuset-mems"]);
     assert_eq!(completed(&["stasis", "--root", "here", "state", ""]), ["box", "under-here"]);
+    for root in [&["--root", "=", "here"][..], &["--root=here"]] {
+        assert_eq!(completed(&[&["stasis"], root, &["state", ""]].concat()), ["box", "under-here"]);
+    }
+    assert_eq!(completed(&["stasis", "exec", "--env", "A", "=", "B", "--tty", "=", "true", "b"]), ["box"]);
+    assert_eq!(completed(&["stasis", "create", "--bundle", "=", "/etc/hostn"]), ["/etc/hostname"]);
+    assert!(completed(&["stasis", "create", "--bundle", "="]).contains(&"Cargo.toml".to_owned()));
+    assert!(completed(&["stasis", "list", "--format", "="]).is_empty());
     assert_eq!(completed(&["stasis", "exec", "--cwd", "/etc/host", "b"]), ["box"]);
     assert_eq!(completed(&["stasis", "create", "--bundle", "/etc/hostn"]), ["/etc/hostname"]);
     assert_eq!(completed(&["stasis", "delete", "-f", "b"]), ["box"]);

@@ -77,6 +77,9 @@ struct Global {
     /// ignore cgroup permission errors ('true', 'false', or 'auto')
     #[arg(long, value_name = "value")]
     rootless: Option<String>,
+    /// accepted for the sake of old callers
+    #[arg(long, value_name = "file", hide = true)]
+    criu: Option<PathBuf>,
     /// show help
     #[arg(long, short, action = ArgAction::SetTrue)]
     help: bool,
@@ -243,6 +246,9 @@ impl Invocation {
         let failure = command.failure();
         let outcome = || {
             log::open(&global)?;
+            if global.criu.is_some() {
+                ::log::warn!("--criu ignored (criu binary from $PATH is used); do not use");
+            }
             // A caller may have left SIGCHLD ignored, and then nothing could be learnt of a process that ends.
             signal::keep_children().context("set the disposition of SIGCHLD")?;
             if command.enters_container() {

@@ -43,7 +43,10 @@ pub fn run(args: RunArgs, global: &Global) -> Result<u8> {
 fn detached(args: RunArgs, global: &Global) -> Result<u8> {
     let options = args.bundle.options(true, global)?;
     let (container, started) = container::run(&root::select(global)?.path, &args.id, &options)?;
-    started.notify.map_or(Ok(()), |notify| container.wait_notified(notify))?;
+    if let Some(Err(err)) = started.notify.map(|notify| container.wait_notified(notify)) {
+        // The container runs.
+        ::log::warn!("{err}");
+    }
     Ok(0)
 }
 

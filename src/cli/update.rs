@@ -23,7 +23,7 @@ pub struct UpdateArgs {
     pub resources: Option<PathBuf>,
     /// weight of block I/O, from 10 to 1000
     #[arg(long, value_name = "weight")]
-    pub blkio_weight: Option<String>,
+    pub blkio_weight: Option<i64>,
     /// length of a CPU period in microseconds
     #[arg(long, value_name = "usecs")]
     pub cpu_period: Option<String>,
@@ -62,7 +62,7 @@ pub struct UpdateArgs {
     pub memory_swap: Option<String>,
     /// limit of processes, or -1 for none
     #[arg(long, value_name = "number")]
-    pub pids_limit: Option<String>,
+    pub pids_limit: Option<i64>,
     /// Intel RDT: the schema of the L3 cache
     #[arg(long, value_name = "schema")]
     pub l3_cache_schema: Option<String>,
@@ -104,7 +104,7 @@ fn read(path: &Path) -> Result<Value> {
     } else {
         text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
     }
-    serde_json::from_slice(&text).context("parse resources")
+    Ok(stasis::spec::json::read(&text).context("parse resources")?.value)
 }
 
 /// How the value of an option is written.
@@ -123,8 +123,10 @@ fn change(args: &UpdateArgs) -> Result<Value> {
             log::warn!("Setting --{option} is ignored and will be removed");
         }
     }
+    let [weight, processes] =
+        [args.blkio_weight, args.pids_limit].map(|number| number.map(|number| number.to_string()));
     let options = [
-        ("blkio-weight", &args.blkio_weight, "blockIO", "weight", Kind::Unsigned),
+        ("blkio-weight", &weight, "blockIO", "weight", Kind::Unsigned),
         ("cpu-period", &args.cpu_period, "cpu", "period", Kind::Unsigned),
         ("cpu-quota", &args.cpu_quota, "cpu", "quota", Kind::Signed),
         ("cpu-burst", &args.cpu_burst, "cpu", "burst", Kind::Unsigned),
@@ -137,7 +139,7 @@ fn change(args: &UpdateArgs) -> Result<Value> {
         ("memory", &args.memory, "memory", "limit", Kind::Size),
         ("memory-reservation", &args.memory_reservation, "memory", "reservation", Kind::Size),
         ("memory-swap", &args.memory_swap, "memory", "swap", Kind::Size),
-        ("pids-limit", &args.pids_limit, "pids", "limit", Kind::Signed),
+        ("pids-limit", &processes, "pids", "limit", Kind::Signed),
     ];
     let mut change = json!({});
     for (option, given, part, key, kind) in options {
@@ -172,7 +174,7 @@ mod tests {
             cpuset_cpus: given("0-1"),
             memory: given("50M"),
             memory_swap: given("-1"),
-            pids_limit: given("10"),
+            pids_limit: Some(10),
             ..UpdateArgs::default()
         };
         let expected = json!({

@@ -163,15 +163,15 @@ impl Making<'_> {
         if early {
             publish()?;
         }
-        let listener = spawned
-            .wait_ready(plan, || {
-                net_devices::attach(plan::linux(&self.config.spec)?, state.pid)?;
-                self.run_hooks(&state.bundle, &hooks::state_json(&state, "creating"))
-            })
-            .map_err(|err| self.explain(err))?;
-        drop(holder);
+        let at_mounts = || {
+            net_devices::attach(plan::linux(&self.config.spec)?, state.pid)?;
+            self.run_hooks(&state.bundle, &hooks::state_json(&state, "creating"))
+        };
         let subject = Subject { pid: state.pid, state: &state, status: "creating" };
-        seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject)?;
+        let at_listener = |listener: &_| seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject);
+        spawned.wait_ready(plan, at_mounts, at_listener).map_err(|err| self.explain(err))?;
+        log::debug!("init: closing the pipe to signal completion");
+        drop(holder);
         if !early {
             publish()?;
         }
@@ -245,7 +245,11 @@ pub(super) fn has_terminal(spec: &Spec) -> bool {
 fn share_notify_socket(config: &mut Config, dir: &StateDir, options: &CreateOptions) -> Result<Option<NotifySocket>> {
     let Some(host) = &options.notify_socket else { return Ok(None) };
     notify::share(config, dir)?;
-    options.start.then(|| NotifySocket::bind(dir, host)).transpose()
+    if !options.start {
+        return Ok(None);
+    }
+    // With nobody at the other end the program starts all the same, as with runc.
+    Ok(NotifySocket::bind(dir, host).inspect_err(|err| log::warn!("{err}")).ok())
 }
 
 /// Refuses what only root can make.

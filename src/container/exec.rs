@@ -64,7 +64,7 @@ impl Container {
             // To join namespaces leads to their root, which is the host's (runc stays there).
             descriptors.rootfs = Some(external::open_directory(format!("/proc/{}/root", self.state.pid).as_ref())?);
         }
-        let entry = cgroup.entry()?;
+        let entry = cgroup.entry().context(|| "error adding pid of a process to cgroups")?;
         if let Some(first) = plan.process.first_cpus.first() {
             log::debug!("nsexec: affinity: {first:#x}");
         }
@@ -76,9 +76,10 @@ impl Container {
             super::write_oom_score(spawned.pid, score)?;
         }
         spawned.proceed()?;
-        let listener = spawned.wait_ready(&plan, || Ok(()))?;
         let subject = Subject { pid: spawned.pid, state: &self.state, status: Status::Running.as_str() };
-        seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject)?;
+        let at_listener = |listener: &_| seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject);
+        spawned.wait_ready(&plan, || Ok(()), at_listener)?;
+        log::debug!("setns_init: about to exec");
         spawned.wait_executed(&plan)?;
         let pidfd = spawned.pidfd.try_clone().context(|| "duplicate a descriptor")?;
         let started = Started { pid: spawned.pid, pidfd, io: streams.into_io()?, notify: None };

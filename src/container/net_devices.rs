@@ -38,8 +38,8 @@ fn move_one(name: &str, new: &str, namespace: BorrowedFd<'_>) -> Result<()> {
     let socket = rtnetlink::open().context(attempt)?;
     // They are lost on the way.
     let mut later = rtnetlink::addresses(socket.as_fd(), index).context(attempt)?;
-    later.push(Request::set_up(index, true));
-    Request::set_up(index, false).carry_out(socket.as_fd()).context(attempt)?;
+    later.push(Request::set_up(index));
+    // The kernel brings it down once nothing speaks against the move: where it is refused, all stays as it is.
     Request::move_to(index, namespace, &new).carry_out(socket.as_fd()).context(attempt)?;
     let attempt = || format!("set up network device {} in the container", new.to_string_lossy());
     inside::run(Kind::Network, namespace, attempt, || {

@@ -56,16 +56,11 @@ impl Container {
 
     /// Waits until the program says that it is ready, or ends, and passes it on.
     pub fn wait_notified(&self, mut notify: NotifySocket) -> Result<()> {
-        let Some(init) = self.init()? else { return Ok(()) };
+        let init = self.init()?;
         loop {
-            let mut fds = [notify.as_fd(), init.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            match poll(&mut fds, PollTimeout::NONE) {
-                Err(Errno::EINTR) => continue,
-                other => other.context(|| "wait for the program to be ready")?,
-            };
-            let [has_spoken, has_ended] = fds.map(|fd| fd.any().unwrap_or(false));
-            let barrier = if has_spoken { notify.pass_on(self.state.pid)? } else { None };
-            if let Some(barrier) = barrier {
+            // Asked first: what it has said before it ended is there by then.
+            let has_ended = init.as_ref().map_or(Ok(true), |init| notify.wait_or_end(init.as_fd()))?;
+            if let Some(barrier) = notify.pass_on(self.state.pid)? {
                 // Closed once systemd has got so far. Others than systemd may not know of it.
                 if !pidfd::wait_ended(barrier.as_fd(), BARRIER).context(|| "wait for the barrier")? {
                     log::warn!("nobody acted on NOTIFY_SOCKET's barrier within {} s", BARRIER / 1000);
@@ -92,6 +87,7 @@ impl NotifySocket {
         // An address has room for 108 bytes, which the path of a state directory may exceed.
         let short = format!("/proc/self/fd/{}/{NAME}", place.as_raw_fd());
         let socket = UnixDatagram::bind(short).context(attempt)?;
+        socket.set_nonblocking(true).context(attempt)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o777)).context(attempt)?;
         let address = match host.as_bytes() {
             [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
@@ -103,21 +99,40 @@ impl NotifySocket {
         Ok(Self { socket, host })
     }
 
-    /// Takes one message; if it says that the program is ready, passes that on with the pid of init, and returns a pipe
-    /// that is closed once systemd has acted on it (sd_notify_barrier(3)).
-    pub fn pass_on(&mut self, init: i32) -> Result<Option<OwnedFd>> {
-        let mut buffer = [0; 4096];
-        let len = self.socket.recv(&mut buffer).context(|| "receive a notification")?;
-        let message = buffer.get(..len).unwrap_or_default();
-        let Some(ready) = message.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"READY=")) else {
-            return Ok(None);
-        };
+    /// Waits for messages or for the end of a process, and says whether it has ended.
+    fn wait_or_end(&self, process: BorrowedFd<'_>) -> Result<bool> {
+        let mut fds = [self.as_fd(), process].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => Ok(false),
+            other => other.context(|| "wait for the program to be ready").map(|_| fds[1].any().unwrap_or(false)),
+        }
+    }
+
+    /// Takes the messages that have come; if one says that the program is ready, passes that on with the pid that the
+    /// service manager is to watch, and returns a pipe that is closed once it has acted on it (sd_notify_barrier(3)).
+    pub fn pass_on(&mut self, main: i32) -> Result<Option<OwnedFd>> {
+        let Some(ready) = self.readiness()? else { return Ok(None) };
         let (barrier, theirs) = fd::pipe().context(|| "make a pipe")?;
         let attempt = || "notify the host";
-        self.host.send(&[ready, b"\n"].concat()).context(attempt)?;
-        self.host.send(format!("MAINPID={init}\n").as_bytes()).context(attempt)?;
+        self.host.send(&ready).context(attempt)?;
+        self.host.send(format!("MAINPID={main}\n").as_bytes()).context(attempt)?;
         socket::send(self.host.as_fd(), b"BARRIER=1", Some(theirs.as_fd())).context(attempt)?;
         Ok(Some(barrier))
+    }
+
+    /// Takes messages until one has a line about readiness, or no more are there.
+    fn readiness(&self) -> Result<Option<Vec<u8>>> {
+        let mut buffer = [0; 4096];
+        loop {
+            let len = match self.socket.recv(&mut buffer) {
+                Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
+                other => other.context(|| "receive a notification")?,
+            };
+            let mut lines = buffer.get(..len).unwrap_or_default().split(|byte| *byte == b'\n');
+            if let Some(ready) = lines.find(|line| line.starts_with(b"READY=")) {
+                return Ok(Some([ready, b"\n"].concat()));
+            }
+        }
     }
 }
 

@@ -98,7 +98,8 @@ impl Relay<'_> {
                 self.take(signal);
             }
             self.pump(&ready);
-            if ready.notified {
+            // What it said before it ended may have come at the same time.
+            if ready.notified || ready.ended {
                 self.pass_notification_on();
             }
             if ready.ended {
@@ -160,9 +161,11 @@ impl Relay<'_> {
         Ok(Ready { ended: process.is_some() && fds.get(1).is_some_and(is_ready), notified, pumps })
     }
 
-    /// Takes a message about the program's readiness; once it was passed on, the others are of no interest.
+    /// Takes messages about the program's readiness; once it was passed on, the others are of no interest. The process to
+    /// watch is this one, which lasts as long as the program and ends with its exit code (runc does so too).
     fn pass_notification_on(&mut self) {
-        match self.notify.as_mut().map(|notify| notify.pass_on(self.pid)) {
+        let own = std::process::id() as i32;
+        match self.notify.as_mut().map(|notify| notify.pass_on(own)) {
             Some(Ok(None)) => {}
             Some(Ok(Some(_barrier))) => self.notify = None,
             Some(Err(err)) => {

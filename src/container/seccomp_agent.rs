@@ -17,11 +17,11 @@ pub struct Subject<'a> {
     pub status: &'a str,
 }
 
-/// Sends the listener with the process's state to the profile's agent, if it has one.
-pub fn hand_over(listener: Option<OwnedFd>, filter: Option<&CompiledFilter>, subject: &Subject<'_>) -> Result<()> {
+/// Sends the listener with the process's state to the profile's agent.
+pub fn hand_over(listener: &OwnedFd, filter: Option<&CompiledFilter>, subject: &Subject<'_>) -> Result<()> {
     let state = subject.state;
-    let Some(plan) = filter.and_then(|filter| filter.notify.as_ref()) else { return Ok(()) };
-    let listener = listener.ok_or_else(|| Error::other("the container's init sent no seccomp listener"))?;
+    let plan = filter.and_then(|filter| filter.notify.as_ref());
+    let plan = plan.ok_or_else(|| Error::other("a seccomp listener of a profile without an agent"))?;
     let attempt = || format!("failed to connect with seccomp agent {}", plan.path.display());
     let agent = socket::connect_stream(&plan.path).context(attempt)?;
     let mut message = json!({

@@ -122,9 +122,14 @@ impl Spawned {
         }
     }
 
-    /// Waits until only the program is missing, and returns the seccomp listener if there is one; `at_mounts` is called
-    /// when the mounts are there, if the plan pauses for that.
-    pub fn wait_ready(&self, plan: &InitPlan, at_mounts: impl FnOnce() -> Result<()>) -> Result<Option<OwnedFd>> {
+    /// Waits until only the program is missing. `at_mounts` is called when the mounts are there, if the plan pauses for
+    /// that, and `at_listener` with a seccomp listener, whose agent the process may be waiting for.
+    pub fn wait_ready(
+        &self,
+        plan: &InitPlan,
+        at_mounts: impl FnOnce() -> Result<()>,
+        at_listener: impl Fn(&OwnedFd) -> Result<()>,
+    ) -> Result<()> {
         let mut at_mounts = Some(at_mounts);
         log::debug!("child process in init()");
         loop {
@@ -141,10 +146,13 @@ impl Spawned {
                     at_mounts.take().map_or(Ok(()), |call| call())?;
                     self.proceed()?;
                 }
-                Message::Ready => {
-                    log::debug!("init: closing the pipe to signal completion");
-                    return Ok(received.fd);
+                Message::SeccompListener(number) => {
+                    let listener = pidfd::duplicate(self.pidfd.as_fd(), number);
+                    let listener = listener.context(|| "take the seccomp listener from the container's init")?;
+                    self.proceed()?;
+                    at_listener(&listener)?;
                 }
+                Message::Ready => return Ok(()),
                 other => return Err(self.failed(Some(other), plan)),
             }
         }

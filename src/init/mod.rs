@@ -56,7 +56,7 @@ pub struct Descriptors {
 /// Runs a container's init, or the joiner that clones it. Never returns.
 pub fn run(plan: &mut InitPlan, with: &Descriptors) -> ! {
     if let Err(failed) = namespaces::enter(plan, with) {
-        end(failed, plan, with);
+        end(failed, with);
     }
     if plan.namespaces.joiner {
         let flags = plan.namespaces.clone_flags;
@@ -68,7 +68,7 @@ pub fn run(plan: &mut InitPlan, with: &Descriptors) -> ! {
 /// Runs the joiner that clones a process beside a container's init. Never returns.
 pub fn run_exec(plan: &mut InitPlan, with: &Descriptors) -> ! {
     if let Err(failed) = namespaces::enter_running(plan, with) {
-        end(failed, plan, with);
+        end(failed, with);
     }
     clone_and_leave(0, plan, with, exec_sequence)
 }
@@ -79,29 +79,21 @@ fn clone_and_leave(flags: u64, plan: &mut InitPlan, with: &Descriptors, sequence
     let cloned = namespaces::clone_sibling(flags, with, || finish(plan, with, sequence));
     match cloned {
         Ok(()) => exit_now(0),
-        Err(failed) => end(failed, plan, with),
+        Err(failed) => end(failed, with),
     }
 }
 
 fn finish(plan: &mut InitPlan, with: &Descriptors, sequence: Sequence) -> ! {
     match sequence(plan, with) {
         Ok(()) => exit_now(0),
-        Err(failed) => end(failed, plan, with),
+        Err(failed) => end(failed, with),
     }
 }
 
 /// Says what failed, and ends.
-fn end(failed: Failure, plan: &InitPlan, with: &Descriptors) -> ! {
-    let told = with.handshake.tell(Message::Failed(failed), None);
-    // After start nobody listens but whoever reads the container's stderr.
-    match failed.step {
-        Step::Exec if told.is_err() => {
-            process::complain(&plan.process, failed.errno);
-            exit_now(255);
-        }
-        Step::StartContainerHook if told.is_err() => process::complain_of_hook(failed),
-        _ => {}
-    }
+fn end(failed: Failure, with: &Descriptors) -> ! {
+    // Nobody listens any more if the outside is gone.
+    _ = with.handshake.tell(Message::Failed(failed), None);
     exit_now(1)
 }
 
@@ -117,9 +109,19 @@ fn sequence(plan: &mut InitPlan, with: &Descriptors) -> Result<()> {
     let prepared = process::prepare(&mut plan.process, with)?;
     prepared.tell_ready(with)?;
     process::wait_for_start(with)?;
+    become_program(plan, with, &prepared)
+}
+
+/// Runs the hooks that are left, and executes the program.
+///
+/// Create has been told that all is well: what fails now is the container's own affair, and said on its stderr, to
+/// whoever reads it (runc does so too, also if that is run).
+fn become_program(plan: &InitPlan, with: &Descriptors, prepared: &process::Prepared) -> ! {
     let given = hooks::Given { state: with.created_state.as_ref(), process: &plan.process };
-    hooks::run_all(&plan.start_container, given, Step::StartContainerHook)?;
-    prepared.exec(&plan.process)
+    let hooked = hooks::run_all(&plan.start_container, given, Step::StartContainerHook);
+    let failed = hooked.err().unwrap_or_else(|| prepared.exec(&plan.process));
+    process::complain(&plan.process, failed);
+    exit_now(255)
 }
 
 fn rootfs_sequence(plan: &InitPlan, with: &Descriptors) -> Result<()> {
@@ -165,7 +167,7 @@ fn exec_sequence(plan: &mut InitPlan, with: &Descriptors) -> Result<()> {
     process::stdio(with)?;
     let prepared = process::prepare(&mut plan.process, with)?;
     prepared.tell_ready(with)?;
-    prepared.exec(&plan.process)
+    Err(prepared.exec(&plan.process))
 }
 
 /// Joins the v1 cgroups, introduces us, and waits until the outside has done what only it can.

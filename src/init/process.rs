@@ -11,8 +11,8 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::libc;
 use nix::unistd::AccessFlags;
 use std::ffi::CStr;
-use std::fmt::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fmt::{Display, Formatter, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// More than any machine has; the kernel takes what there is.
 const ALL_CPUS: [u64; 128] = [u64::MAX; 128];
@@ -21,7 +21,6 @@ const ALL_CPUS: [u64; 128] = [u64::MAX; 128];
 #[derive(Debug)]
 pub struct Prepared {
     program: usize,
-    seccomp_listener: Option<OwnedFd>,
 }
 
 /// Leaves the session of the runtime's caller, whose terminal is none of the container's business.
@@ -103,7 +102,9 @@ pub fn prepare(plan: &mut ProcessPlan, with: &Descriptors) -> Result<Prepared> {
     // Before anything is looked up by a path from the configuration, which may lead through /proc/self/fd.
     close_descriptors(plan.preserve_fds, with)?;
     // Without no_new_privs loading a filter takes CAP_SYS_ADMIN, which is about to go.
-    let mut seccomp_listener = if plan.no_new_privs { None } else { load_seccomp(plan)? };
+    if !plan.no_new_privs {
+        load_seccomp(plan, with)?;
+    }
     // As root first: the user may not be able to reach a directory that the configuration names (runc does so too).
     let reached = nix::unistd::chdir(plan.cwd.as_c_str());
     become_user(plan)?;
@@ -115,25 +116,28 @@ pub fn prepare(plan: &mut ProcessPlan, with: &Descriptors) -> Result<Prepared> {
     find_home(plan);
     let program = find_program(plan)?;
     process::reset_signals().at(Step::Descriptors)?;
+    if with.exec_fifo.is_some() {
+        // Who waits for start may be ended without it.
+        process::end_on_signals().at(Step::Descriptors)?;
+    }
     preserve_descriptors(plan.preserve_fds)?;
     if plan.no_new_privs {
-        // Last, so that the filter only has to allow what comes after it: sendmsg, read and execve.
-        seccomp_listener = load_seccomp(plan)?;
+        // Last, so that the filter only has to allow what comes after it: write, read and execve.
+        load_seccomp(plan, with)?;
     }
-    Ok(Prepared { program, seccomp_listener })
+    Ok(Prepared { program })
 }
 
 impl Prepared {
-    /// Tells the outside that only the program is missing, and hands it the seccomp listener.
+    /// Tells the outside that only the program is missing.
     pub fn tell_ready(&self, with: &Descriptors) -> Result<()> {
-        let listener = self.seccomp_listener.as_ref().map(AsFd::as_fd);
-        with.handshake.tell(Message::Ready, listener).at(Step::SeccompListener)
+        with.handshake.tell(Message::Ready, None).at(Step::Handshake)
     }
 
     /// Executes the program. Returns only on failure.
-    pub fn exec(&self, plan: &ProcessPlan) -> Result<()> {
+    pub fn exec(&self, plan: &ProcessPlan) -> Failure {
         let path = plan.candidates.get(self.program).map_or(c"", |path| path.as_c_str());
-        Err(failure(Step::Exec, 0, process::execve(path, &plan.args, &plan.env)))
+        failure(Step::Exec, self.program, process::execve(path, &plan.args, &plan.env))
     }
 }
 
@@ -151,22 +155,30 @@ pub fn wait_for_start(with: &Descriptors) -> Result<()> {
     }
 }
 
-/// Says on the process's own stderr that its program could not be executed.
-pub fn complain(plan: &ProcessPlan, errno: i32) {
-    let name = plan.args.strings().first().map_or(&b""[..], |name| name.as_bytes());
-    say(&[b"exec ", name, b": ", Errno::from_raw(errno).desc().as_bytes(), b"\n"]);
+/// Says on the process's own stderr what kept its program from being executed: its hook or the kernel.
+pub fn complain(plan: &ProcessPlan, failed: Failure) {
+    let number = failed.index;
+    // A stderr that is closed hears nothing.
+    _ = match (failed.step, HookEnd::unpack(failed.errno)) {
+        (Step::Exec, _) => {
+            let path = plan.candidates.get(usize::from(number)).map_or(&b""[..], |path| path.to_bytes());
+            say(&[b"exec ", path, b": "]);
+            writeln!(Stderr, "{}", Words(failed.errno))
+        }
+        (_, HookEnd::Errno(errno)) => writeln!(Stderr, "error running startContainer hook #{number}: {}", Words(errno)),
+        (_, end) => writeln!(Stderr, "error running startContainer hook #{number}: {end}"),
+    };
 }
 
-/// Says on the process's own stderr which hook kept its program from being executed.
-pub fn complain_of_hook(failed: Failure) {
-    let number = failed.index;
-    _ = match HookEnd::unpack(failed.errno) {
-        // The C library's words take memory.
-        HookEnd::Errno(errno) => {
-            writeln!(Stderr, "error running startContainer hook #{number}: {}", Errno::from_raw(errno).desc())
-        }
-        end => writeln!(Stderr, "error running startContainer hook #{number}: {end}"),
-    };
+/// An error number in words, which begin with a small letter. Those of the C library would take memory.
+struct Words(i32);
+
+impl Display for Words {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let mut words = Errno::from_raw(self.0).desc().chars();
+        let first = words.next().unwrap_or_default().to_ascii_lowercase();
+        write!(f, "{first}{}", words.as_str())
+    }
 }
 
 /// The process's own stderr.
@@ -236,11 +248,14 @@ fn label(plan: &ProcessPlan, proc: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-fn load_seccomp(plan: &ProcessPlan) -> Result<Option<OwnedFd>> {
-    match &plan.seccomp {
-        Some(filter) => seccomp::load(&filter.program, filter.flags).at(Step::Seccomp),
-        None => Ok(None),
-    }
+/// Loads the filter, and lets the outside take its listener at once: a call that it notifies of, be it one of ours, waits
+/// until the agent has the listener and answers.
+fn load_seccomp(plan: &ProcessPlan, with: &Descriptors) -> Result<()> {
+    let Some(filter) = &plan.seccomp else { return Ok(()) };
+    let Some(listener) = seccomp::load(&filter.program, filter.flags).at(Step::Seccomp)? else { return Ok(()) };
+    with.handshake.tell(Message::SeccompListener(listener.as_raw_fd()), None).at(Step::SeccompListener)?;
+    super::proceed(with);
+    Ok(())
 }
 
 /// Drops from the bounding set first, which takes CAP_SETPCAP; then groups before the user, which takes CAP_SETGID.

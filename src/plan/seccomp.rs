@@ -163,6 +163,7 @@ fn rule<'a>(entry: &LinuxSyscall, name: &'a str, default: ScmpAction) -> Result<
         return Err(Error::invalid("empty string is not a valid syscall"));
     }
     let action = action(entry.action(), entry.errno_ret()).context(|| format!("seccomp rule for {name}"))?;
+    // By it init tells that there is a listener: nobody could answer.
     if action == ScmpAction::Notify && name == "write" {
         return Err(Error::invalid("SCMP_ACT_NOTIFY cannot be used for the write syscall"));
     }

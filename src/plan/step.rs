@@ -244,11 +244,15 @@ impl Failure {
 
     /// The words of Go's exec.LookPath: clients tell "not found" from "not executable" by them.
     fn describe_program(&self, plan: &InitPlan) -> String {
-        let name = plan.process.program_name();
         let cause = describe(Errno::from_raw(self.errno));
         if self.step == Step::Exec {
-            return format!("exec {name}: {cause}");
+            let path = plan.process.candidates.get(usize::from(self.index));
+            return format!(
+                "exec {}: {cause}",
+                path.map_or_else(String::new, |path| path.to_string_lossy().into_owned())
+            );
         }
+        let name = plan.process.program_name();
         match Errno::from_raw(self.errno) {
             _ if !name.contains('/') => format!("exec: {name:?}: executable file not found in $PATH"),
             Errno::EACCES => format!("exec: {name:?}: {cause}"),

@@ -2,10 +2,12 @@
 //!
 //! Reading and refusing happen here and nowhere else: what [`validate`] let through is not checked again.
 
+pub mod json;
 pub mod template;
 pub mod validate;
 
 use crate::error::{Context, Error, ErrorKind, Result};
+use json::Read;
 use oci_spec::runtime::{LinuxNamespace, Mount, Process, Spec};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -83,12 +85,13 @@ fn name(path: &Path) -> String {
 
 /// Reads the text of a configuration.
 pub fn parse(text: Vec<u8>) -> Result<Config> {
-    if let Some(spec) = serde_json::from_slice(&text).ok().filter(|spec: &Spec| spec.linux().is_some()) {
-        return Ok(Config { spec, text });
+    match json::read(&text) {
+        Ok(read) if is_whole(&read.value) => return understood(read, text),
+        _ => {}
     }
-    let mut value: Value = serde_json::from_slice(&text).map_err(invalid)?;
+    let mut value: Value = json::read(&text).map_err(invalid)?.value;
     crate::plan::memory_policy::check_names(&value)?;
-    if let Some(process) = value.get_mut("process") {
+    if let Some(process) = part(&mut value, "process") {
         accept_as_runc(process);
     }
     if let Some(spec) = value.as_object_mut() {
@@ -96,43 +99,96 @@ pub fn parse(text: Vec<u8>) -> Result<Config> {
         spec.entry("linux").or_insert_with(|| json!({}));
     }
     // An empty profile is none.
-    if let Some(linux) = value.get_mut("linux").and_then(Value::as_object_mut) {
-        linux.retain(|key, part| key != "seccomp" || part.as_object().is_none_or(|profile| !profile.is_empty()));
+    if let Some(Value::Object(linux)) = part(&mut value, "linux") {
+        linux.retain(|key, part| {
+            !key.eq_ignore_ascii_case("seccomp") || part.as_object().is_none_or(|profile| !profile.is_empty())
+        });
     }
     // What was dropped with a warning is dropped from the copy too: one warning is enough.
     let text = value.to_string().into_bytes();
-    Ok(Config { spec: serde_json::from_value(value).map_err(invalid)?, text })
+    understood(json::read(&text).map_err(invalid_part)?, text)
+}
+
+/// Says whether nothing is missing that means something else than our types read in its place.
+fn is_whole(spec: &Spec) -> bool {
+    spec.linux().is_some()
+}
+
+/// Cuts the copy to what was read, and spells it as the specification does: later commands look for its words there.
+fn understood(read: Read<Spec>, mut text: Vec<u8>) -> Result<Config> {
+    match read.recased {
+        true => text = serde_json::to_vec(&read.value).map_err(invalid)?,
+        false => text.truncate(read.length),
+    }
+    Ok(Config { spec: read.value, text })
 }
 
 /// Reads the text of a process, as `exec --process` is given it.
 pub fn parse_process(text: &[u8]) -> Result<Process> {
-    serde_json::from_slice(text).or_else(|_| {
-        let mut process: Value = serde_json::from_slice(text).map_err(invalid)?;
-        accept_as_runc(&mut process);
-        serde_json::from_value(process).map_err(invalid)
-    })
+    if let Ok(read) = json::read(text) {
+        return Ok(read.value);
+    }
+    let mut process: Value = json::read(text).map_err(invalid)?.value;
+    accept_as_runc(&mut process);
+    Ok(json::read(process.to_string().as_bytes()).map_err(invalid_part)?.value)
 }
 
 fn invalid(err: serde_json::Error) -> Error {
     Error::invalid(err.to_string())
 }
 
-/// Fills in what runc does without and our types insist on, and drops capabilities that nobody knows.
+/// Leaves the place out, which is one in a text that the user has not seen.
+fn invalid_part(err: serde_json::Error) -> Error {
+    Error::invalid(err.to_string().split(" at line ").next().unwrap_or_default())
+}
+
+/// Returns the part of an object that goes by a name, in whatever case, and from now on by that name.
+fn part<'v>(object: &'v mut Value, name: &str) -> Option<&'v mut Value> {
+    let object = object.as_object_mut()?;
+    let key = if object.contains_key(name) { None } else { object.keys().find(|key| key.eq_ignore_ascii_case(name)) };
+    if let Some(key) = key.cloned() {
+        let part = object.remove(&key)?;
+        object.insert(name.to_owned(), part);
+    }
+    object.get_mut(name)
+}
+
+/// Adds a part to an object that has none of that name.
+fn fill_in(object: &mut Value, name: &str, default: Value) {
+    if part(object, name).is_some() {
+        return;
+    }
+    if let Some(object) = object.as_object_mut() {
+        object.insert(name.to_owned(), default);
+    }
+}
+
+/// Names of scheduler flags as the specification has them, where our types have others.
+const SCHEDULER_FLAGS: [(&str, &str); 2] =
+    [("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];
+
+/// Fills in what runc does without and our types insist on, puts their names in the place of the specification's, and
+/// drops capabilities that nobody knows.
 fn accept_as_runc(process: &mut Value) {
-    if let Some(capabilities) = process.get_mut("capabilities") {
+    if let Some(capabilities) = part(process, "capabilities") {
         let unknown = crate::plan::caps::remove_unknown(capabilities);
         if !unknown.is_empty() {
             log::warn!("{}", crate::plan::caps::ignored_warning(&unknown));
         }
     }
-    if let Some(process) = process.as_object_mut() {
-        // An empty one is refused by name later.
-        process.entry("cwd").or_insert_with(|| json!(""));
-        let user = process.entry("user").or_insert_with(|| json!({}));
-        if let Some(user) = user.as_object_mut() {
-            user.entry("uid").or_insert_with(|| json!(0));
-            user.entry("gid").or_insert_with(|| json!(0));
+    if let Some(Value::Array(flags)) = part(process, "scheduler").and_then(|scheduler| part(scheduler, "flags")) {
+        for flag in flags {
+            if let Some((_, ours)) = SCHEDULER_FLAGS.iter().find(|(name, _)| flag == name) {
+                *flag = json!(ours);
+            }
         }
+    }
+    // An empty one is refused by name later.
+    fill_in(process, "cwd", json!(""));
+    fill_in(process, "user", json!({}));
+    if let Some(user) = part(process, "user") {
+        fill_in(user, "uid", json!(0));
+        fill_in(user, "gid", json!(0));
     }
 }
 
@@ -193,6 +249,32 @@ mod tests {
                         "capabilities": {"bounding": ["CAP_KILL", "CAP_NEW_AND_SHINY"]}}"#;
         let process = parse_process(text).unwrap();
         assert_eq!(process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_copy_has_the_words_of_the_specification_and_nothing_behind() {
+        let config = parse(br#"{"ociVersion": "1.0.2", "Mounts": [{"Destination": "/a"}]} end"#.to_vec()).unwrap();
+        let copy: Value = serde_json::from_slice(&config.text).unwrap();
+        assert_eq!(copy["mounts"][0]["destination"], "/a");
+        let mut config = parse(br#"{"ociVersion": "1.0.2", "x-unknown": 7} end"#.to_vec()).unwrap();
+        config.add_mount(serde_json::from_value(json!({"destination": "/c"})).unwrap()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&config.text).unwrap()["x-unknown"], 7);
+        // With something else that has to be understood first.
+        let text =
+            br#"{"ociVersion": "1.0.2", "Process": {"ARGS": ["a"], "User": {"Uid": 5}}, "Linux": {"Seccomp": {}}}"#;
+        let spec = parse(text.to_vec()).unwrap().spec;
+        assert_eq!(spec.process().as_ref().unwrap().user().uid(), 5);
+        assert!(spec.linux().as_ref().unwrap().seccomp().is_none());
+    }
+
+    #[test]
+    fn scheduler_flags_have_the_names_of_the_specification() {
+        for name in ["RESET_ON_FORK", "RECLAIM", "DL_OVERRUN", "KEEP_POLICY", "KEEP_PARAMS", "UTIL_CLAMP_MIN"] {
+            let text = json!({"scheduler": {"policy": "SCHED_OTHER", "flags": [format!("SCHED_FLAG_{name}")]}});
+            let process = parse_process(text.to_string().as_bytes()).unwrap();
+            let scheduler = process.scheduler().as_ref().unwrap();
+            assert_eq!(scheduler.flags().as_ref().unwrap().len(), 1, "{name}");
+        }
     }
 
     #[test]

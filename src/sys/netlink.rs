@@ -11,11 +11,13 @@ pub const HEADER: usize = 16;
 /// The size of nlattr, and of rtattr.
 const ATTRIBUTE: usize = 4;
 
-/// Takes the messages of an answer, until its last one.
-pub fn receive(socket: BorrowedFd<'_>, mut each: impl FnMut(&[u8]) -> Option<()>) -> Result<()> {
-    let mut buffer = vec![0; 65536];
+/// Room for each datagram of an answer that lists something.
+pub const LONG: usize = 65536;
+
+/// Takes the messages of an answer, until its last one. The buffer is for a datagram. Nothing is allocated.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], mut each: impl FnMut(&[u8]) -> Option<()>) -> Result<()> {
     loop {
-        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let length = recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?;
         if !read(buffer.get(..length).unwrap_or_default(), &mut each)? {
             return Ok(());
         }
@@ -25,7 +27,7 @@ pub fn receive(socket: BorrowedFd<'_>, mut each: impl FnMut(&[u8]) -> Option<()>
 /// Reads the messages of one datagram, and says whether there are more to come.
 ///
 /// An acknowledgement is the end, and a failure that the kernel tells is one here.
-pub fn read(mut bytes: &[u8], mut each: impl FnMut(&[u8]) -> Option<()>) -> Result<bool> {
+fn read(mut bytes: &[u8], mut each: impl FnMut(&[u8]) -> Option<()>) -> Result<bool> {
     while let (Some(length), Some(kind)) = (number(bytes, 0), bytes.get(4..6)) {
         let message = bytes.get(HEADER..length as usize).ok_or(Errno::EBADMSG)?;
         match i32::from(u16::from_ne_bytes([kind[0], kind[1]])) {

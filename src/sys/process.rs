@@ -186,6 +186,28 @@ pub fn reset_signals() -> Result<()> {
     unblock_signals()
 }
 
+/// Lets the signals that ask a process to end do so, also where the process is a namespace's first: the kernel drops those
+/// that such a one does not handle (pid_namespaces(7)). A program that is executed has the default again.
+pub fn end_on_signals() -> Result<()> {
+    extern "C" fn end(signal: libc::c_int) {
+        // Once, since its disposition is the default again: whoever is not a first process ends by the signal.
+        // SAFETY: raise and _exit are async-signal-safe, and nothing is touched.
+        unsafe {
+            libc::raise(signal);
+            libc::_exit(2);
+        }
+    }
+    // SAFETY: sigaction is plain data, for which all zeroes is an empty mask without flags.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = end as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESETHAND | libc::SA_NODEFER;
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: `action` outlives the call, and what it names may run at any point, as said there.
+        cvt(unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) }.into())?;
+    }
+    Ok(())
+}
+
 /// Blocks no signal.
 pub fn unblock_signals() -> Result<()> {
     let none = nix::sys::signal::SigSet::empty();

@@ -3,7 +3,7 @@
 use super::Result;
 use super::netlink::{self, HEADER, number};
 use nix::libc;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
@@ -52,10 +52,10 @@ impl Request {
         self.sized()
     }
 
-    /// Brings a device up or down.
-    pub fn set_up(index: u32, up: bool) -> Self {
-        let flags = if up { libc::IFF_UP as u32 } else { 0 };
-        let words = [0, index, flags, libc::IFF_UP as u32];
+    /// Brings a device up.
+    pub fn set_up(index: u32) -> Self {
+        let up = libc::IFF_UP as u32;
+        let words = [0, index, up, up];
         Self::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &words.map(u32::to_ne_bytes).concat())
     }
 
@@ -74,9 +74,7 @@ impl Request {
     /// Has the kernel carry it out. Nothing is allocated.
     pub fn carry_out(&self, socket: BorrowedFd<'_>) -> Result<()> {
         send(socket.as_raw_fd(), &self.0, MsgFlags::empty())?;
-        let mut buffer = [0; 1024];
-        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        netlink::read(buffer.get(..length).unwrap_or_default(), |_| Some(())).map(drop)
+        netlink::receive(socket, &mut [0; 1024], |_| Some(()))
     }
 }
 
@@ -85,7 +83,7 @@ pub fn addresses(socket: BorrowedFd<'_>, index: u32) -> Result<Vec<Request>> {
     let dump = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP, &[0; ADDRESS]);
     send(socket.as_raw_fd(), &dump.0, MsgFlags::empty())?;
     let mut found = Vec::new();
-    netlink::receive(socket, |message| {
+    netlink::receive(socket, &mut vec![0; netlink::LONG], |message| {
         let (flags, scope) = (*message.get(2)?, *message.get(3)?);
         if number(message, INDEX)? == index && flags & IFA_F_PERMANENT != 0 && scope == libc::RT_SCOPE_UNIVERSE {
             found.push(again(message)?);
@@ -114,7 +112,7 @@ mod tests {
 
     #[test]
     fn requests_have_their_length_and_padding() {
-        let request = Request::set_up(7, true);
+        let request = Request::set_up(7);
         assert_eq!((request.0.len(), number(&request.0, 0)), (32, Some(32)));
         assert_eq!(number(&request.0, HEADER + INDEX), Some(7));
         let mut named = request.with(IFLA_IFNAME, b"eth0\0");

@@ -49,7 +49,7 @@ pub fn list(diag: BorrowedFd<'_>) -> Result<Vec<UnixSocket>> {
     }
     send(diag.as_raw_fd(), &request, MsgFlags::empty())?;
     let mut found = Vec::new();
-    netlink::receive(diag, |message| parse(message).map(|socket| found.push(socket)))?;
+    netlink::receive(diag, &mut vec![0; netlink::LONG], |message| parse(message).map(|socket| found.push(socket)))?;
     Ok(found)
 }
 

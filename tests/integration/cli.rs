@@ -137,6 +137,36 @@ fn options_are_spelt_as_go_allows() {
 }
 
 #[test]
+fn empty_values_are_taken_as_runc_takes_them() {
+    requires!(root);
+    let c = Bundle::sleep().start();
+    c.cmd(&["ps", "--format=", c.id()]).exits(1).stderr_contains("invalid format option");
+    c.cmd(&["list", "--format="]).exits(1).stderr_contains("invalid format option");
+    c.cmd(&["update", "--pids-limit=", c.id()]).exits(1).stderr_contains("invalid value");
+    c.cmd(&["update", "--memory=", "--cpu-quota", "", c.id()]).ok();
+    c.cmd(&["--log-format=", "--log=", "state", c.id()]).ok();
+    // The state is in the current directory then.
+    let mut command = c.command(&["--root=", "state", c.id()]);
+    command.current_dir(c.bundle().path().join("state"));
+    c.output_of(command).ok();
+}
+
+#[test]
+fn an_interval_that_no_clock_can_hold_is_refused() {
+    requires!(root);
+    let c = Bundle::sleep().start();
+    for interval in ["9999999999h", "18446744073709551615s"] {
+        c.cmd(&["events", "--interval", interval, c.id()]).exits(1).stderr_contains("for flag -interval: parse error");
+    }
+}
+
+#[test]
+fn a_criu_that_is_named_is_no_mistake() {
+    requires!(root);
+    bare(&["--criu", "/usr/sbin/criu", "--root", ".", "list", "--quiet"]).ok().stderr_contains("--criu ignored");
+}
+
+#[test]
 fn an_engine_drives_a_container_through_its_life() {
     requires!(root);
     let c = Runtime::new(Bundle::sleep());

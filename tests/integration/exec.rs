@@ -35,6 +35,57 @@ fn a_failure_of_the_runtimes_own_is_255() {
 }
 
 #[test]
+fn the_scheduler_of_a_process_has_the_flags_of_the_specification() {
+    requires!(root);
+    ours_only!("runc 1.1 knows no scheduler");
+    let c = Bundle::sleep().start();
+    let flagged = process(&c, |process| {
+        process["scheduler"] = json!({"policy": "SCHED_BATCH", "flags": ["SCHED_FLAG_RESET_ON_FORK"]});
+        process["args"] = json!(["sleep", "1000"]);
+    });
+    let pid_file = c.bundle().path().join("exec.pid");
+    c.cmd(&["exec", "--detach", "--pid-file", pid_file.to_str().unwrap(), "--process", &flagged, c.id()]).ok();
+    let pid: i32 = fs::read_to_string(pid_file).unwrap().parse().unwrap();
+    // SAFETY: integers only.
+    let policy = unsafe { nix::libc::sched_getscheduler(pid) };
+    assert_eq!(policy, nix::libc::SCHED_BATCH | nix::libc::SCHED_RESET_ON_FORK);
+}
+
+#[test]
+fn a_process_is_read_as_go_reads_it() {
+    requires!(root);
+    let c = Bundle::sleep().start();
+    let path = c.bundle().path().join("source");
+    fs::write(&path, r#"{"CWD": "/", "ARGS": ["/bin/id", "-u"], "User": {"UID": 7}} and more"#).unwrap();
+    c.cmd(&["exec", "--process", path.to_str().unwrap(), c.id()]).ok().prints("7");
+}
+
+#[test]
+fn debug_says_how_far_exec_got() {
+    requires!(root);
+    let c = Bundle::sleep().start();
+    let output = c.cmd(&["--debug", "exec", c.id(), "true"]).ok();
+    for words in ["nsexec container setup", "child process in init()", "setns_init: about to exec"] {
+        assert!(output.stderr.contains(words), "no {words:?} in {output}");
+    }
+}
+
+#[test]
+fn cgroups_that_are_none_of_the_containers_are_refused() {
+    requires!(root);
+    ours_only!("runc 1.1 has some of the words");
+    let c = Bundle::sleep().start();
+    let refused = |cgroup: &str, words: &str| {
+        c.exec_with(&["--cgroup", cgroup], &["true"]).exits(255).stderr_contains(words);
+    };
+    // Those of runc from 1.5 on, and of those before.
+    refused("..", "bad sub cgroup path: ..");
+    refused("..", " .. is not a sub cgroup path");
+    refused("nonexistent", "error adding pid ");
+    refused("nonexistent", "/nonexistent/cgroup.procs: no such file or directory");
+}
+
+#[test]
 fn exec_relays_standard_input() {
     requires!(root);
     let c = Bundle::sleep().start();

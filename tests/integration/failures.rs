@@ -185,11 +185,16 @@ fn every_step_has_a_test_or_a_reason() {
 #[test]
 fn a_program_that_the_kernel_cannot_execute_is_named_on_the_containers_stderr() {
     requires!(root);
-    ours_only!("runc tells it in words of its own, on a stream of its own");
+    ours_only!("runc 1.1 tells run too");
     let c = unreadable(Bundle::new(&["/none"])).start();
     c.finished();
-    assert_eq!(c.complained(), "exec /none: Exec format error\n");
+    assert_eq!(c.complained(), "exec /none: exec format error\n");
     c.delete().ok();
+    c.leaves_nothing();
+    // Also where the same command creates it and starts it: what it was run for has failed, but not the runtime.
+    let c = Runtime::new(unreadable(Bundle::new(&["/none"])));
+    let output = c.run().exits(255);
+    assert_eq!(output.stderr, "exec /none: exec format error\n");
     c.leaves_nothing();
 }
 

@@ -156,6 +156,23 @@ fn what_is_absent_does_not_exist() {
 }
 
 #[test]
+fn a_created_container_ends_by_the_signals_that_ask_for_it() {
+    requires!(root);
+    for signal in ["HUP", "INT", "QUIT", "TERM"] {
+        let c = Bundle::sh("echo ran").create();
+        c.kill(signal).ok();
+        assert_eq!(c.finished(), "");
+    }
+    // The program has its own way with them.
+    let c = Bundle::sh("trap 'echo caught; exit' TERM; echo ready; while :; do sleep 0.1; done").start();
+    c.wait_printed("ready");
+    c.kill("TERM").ok();
+    assert_eq!(c.finished(), "ready\ncaught\n");
+    let c = Bundle::sh("grep Sig[BIC] /proc/self/status").start();
+    assert!(c.finished().contains("SigCgt:\t0000000000000000"));
+}
+
+#[test]
 fn a_created_container_can_be_deleted_and_never_runs() {
     requires!(root);
     let c = Bundle::sh("echo ran").create();

@@ -125,3 +125,26 @@ fn devices_that_cannot_be_moved_are_named() {
     );
     assert!(pair.is_there());
 }
+
+#[test]
+fn a_device_that_may_not_leave_stays_as_it_was() {
+    requires!(root, ip);
+    ours_only!("runc 1.1 knows no netDevices");
+    // A bridge belongs to its network namespace.
+    let bridge = format!("stc{}", std::process::id());
+    ip(&["link", "add", &bridge, "type", "bridge"]);
+    ip(&["link", "set", &bridge, "up"]);
+    ip(&["-6", "addr", "add", "fd00:7::6/64", "dev", &bridge, "nodad"]);
+    let shown = || Command::new("ip").args(["addr", "show", "up", "dev", &bridge]).output().unwrap().stdout;
+    let before = String::from_utf8(shown()).unwrap();
+    let c = Runtime::new(with_device(Bundle::sleep(), &bridge, None));
+    let refused = c.create();
+    let after = String::from_utf8(shown()).unwrap();
+    ip(&["link", "del", &bridge]);
+    refused.exits(1).stderr_contains(&format!("move network device {bridge} to the container: invalid argument"));
+    assert!(before.contains("fd00:7::6/64"), "{before}");
+    for part in ["fd00:7::6/64", "fe80::"] {
+        assert_eq!(after.contains(part), before.contains(part), "{before}{after}");
+    }
+    c.leaves_nothing();
+}

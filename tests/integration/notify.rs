@@ -5,6 +5,7 @@ use crate::{ours_only, requires};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -81,9 +82,9 @@ fn run_in_the_foreground_passes_readiness_on() {
     let bundle = c.bundle().path().to_str().unwrap();
     let mut command = with_socket(c.command(&["run", "--bundle", bundle, c.id()]), &path);
     let mut child = command.stdout(Stdio::null()).spawn().unwrap();
-    let pid = expect_ready(&socket, None);
-    assert_eq!(c.pid(), pid);
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    // The manager is to watch the runtime, which ends with the program's code.
+    expect_ready(&socket, Some(child.id() as i32));
+    kill(Pid::from_raw(c.pid()), Signal::SIGKILL).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(137));
     c.leaves_nothing();
 }
@@ -110,4 +111,58 @@ fn without_a_socket_nothing_is_different() {
     c.output_of(with_socket(c.command(&["start", c.id()]), Path::new("/nonexistent"))).ok();
     c.wait_printed("none\nno place");
     wait_until("it runs", || c.status() == "running");
+}
+
+#[test]
+fn the_last_message_of_a_program_that_ends_is_passed_on() {
+    requires!(root);
+    ours_only!("runc 1.1 sends no barrier");
+    for detach in [&[][..], &["--detach"]] {
+        let (mut c, socket, path) = notified(&[]);
+        // The notifier sleeps once it has said all of it, and ends with the shell.
+        let script = "sleep 1; (notifier one two three READY=1 &) | read sent; exit 3";
+        c.edit(|config| config["process"]["args"] = json!(["sh", "-c", script]));
+        let line = [&["run"], detach, &["--bundle", c.bundle().path().to_str().unwrap(), c.id()]].concat();
+        let mut command = with_socket(c.command(&line), &path);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // It looks when all is over.
+        wait_until("it runs", || c.cmd(&["state", c.id()]).stdout.contains("running"));
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGSTOP).unwrap();
+        c.finished();
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGCONT).unwrap();
+        expect_ready(&socket, None);
+        assert!(child.wait().unwrap().code().is_some());
+    }
+}
+
+#[test]
+fn run_does_without_somebody_to_notify() {
+    requires!(root);
+    ours_only!("runc 1.1 connects later");
+    let (mut c, socket, path) = notified(&[]);
+    c.edit(|config| config["process"]["args"] = json!(["sleep", "1000"]));
+    let line = ["run", "--detach", "--bundle", c.bundle().path().to_str().unwrap(), c.id()];
+    drop(socket);
+    c.detached(with_socket(c.command(&line), &path)).ok();
+    assert!(c.complained().contains("connect to NOTIFY_SOCKET"), "{}", c.complained());
+    c.wait_for("running");
+}
+
+#[test]
+fn run_detached_leaves_a_container_whose_manager_is_gone_by_then() {
+    requires!(root);
+    ours_only!("runc 1.1 connects later");
+    let (mut c, socket, path) = notified(&[]);
+    c.edit(|config| config["process"]["args"] = json!(["sh", "-c", "sleep 1; exec notifier READY=1"]));
+    let line = ["run", "--detach", "--bundle", c.bundle().path().to_str().unwrap(), c.id()];
+    let mut command = with_socket(c.command(&line), &path);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("it runs", || c.cmd(&["state", c.id()]).stdout.contains("running"));
+    drop(socket);
+    // Its program has the other end too.
+    let mut warning = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut warning).unwrap();
+    assert!(warning.contains("notify the host: connection refused"), "{warning}");
+    assert!(child.wait().unwrap().success());
+    assert_eq!(c.status(), "running");
 }

@@ -2,9 +2,11 @@
 
 use crate::support::{Bundle, Runtime};
 use crate::{ours_only, requires};
+use libseccomp::{ScmpNotifReq, ScmpNotifResp, ScmpNotifRespFlags};
+use nix::poll::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 /// A bundle that tries to make a directory, with a profile that says what is to come of it.
@@ -93,11 +95,11 @@ fn a_profile_that_denies_by_default_lets_the_program_start() {
     requires!(root);
     ours_only!("runc's init is a Go program, which needs more");
     let c = Bundle::new(&["true"]).with(|config| {
-        // What a static program needs, and what init does after the filter: sendmsg, read, execve.
+        // What a static program needs, and what init does after the filter: write, read, execve.
         config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"action": "SCMP_ACT_ALLOW",
             "names": ["execve", "exit_group", "exit", "brk", "arch_prctl", "set_tid_address", "set_robust_list", "rseq",
                 "prlimit64", "readlinkat", "readlink", "getrandom", "mprotect", "uname", "read", "write", "close",
-                "openat", "open", "sendmsg", "futex", "fstat", "newfstatat", "getuid", "geteuid", "getgid", "getegid",
+                "openat", "open", "futex", "fstat", "newfstatat", "getuid", "geteuid", "getgid", "getegid",
                 "rt_sigaction", "prctl", "getpid", "mmap", "munmap", "epoll_pwait", "nanosleep", "fcntl", "getdents64",
                 "rt_sigreturn", "sigaltstack", "gettid", "tgkill", "dup3", "poll", "ioctl"]}]});
     });
@@ -158,15 +160,56 @@ fn an_agent_is_given_the_listener_and_the_state() {
     );
 }
 
+#[test]
+fn an_agent_answers_the_calls_that_init_itself_makes() {
+    requires!(root);
+    ours_only!("Debian's runc 1.1 needs a libseccomp that has notifications");
+    for no_new_privileges in [false, true] {
+        let bundle = Bundle::sleep();
+        let path = bundle.path().join("agent");
+        let listener = UnixListener::bind(&path).unwrap();
+        let c = Runtime::new(bundle.with(|config| {
+            config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "syscalls": [
+                {"names": ["openat", "open", "read", "close", "fcntl", "sendmsg", "execve"], "action": "SCMP_ACT_NOTIFY"}]});
+        }));
+        std::thread::scope(|scope| {
+            // Init and the process beside it, each until it is gone.
+            for _ in 0..2 {
+                scope.spawn(|| let_all_go_on(&listener_for_agent(&listener).1));
+            }
+            c.create().ok();
+            c.start().ok();
+            c.exec(&["true"]).ok();
+            c.kill("KILL").ok();
+        });
+    }
+}
+
+/// Lets a process make every call that its filter notifies of, until nobody is left to make any.
+fn let_all_go_on(listener: &OwnedFd) {
+    while let Ok(request) = ScmpNotifReq::receive(listener.as_raw_fd()) {
+        let response = ScmpNotifResp::new_continue(request.id, ScmpNotifRespFlags::empty());
+        // A process that was killed waits for no answer.
+        _ = response.respond(listener.as_raw_fd());
+    }
+}
+
 /// Receives what an agent is told, and makes sure that a listener came with it.
 fn state_for_agent(listener: &UnixListener) -> Value {
+    listener_for_agent(listener).0
+}
+
+fn listener_for_agent(listener: &UnixListener) -> (Value, OwnedFd) {
+    let mut waiting = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut waiting, 20_000u16), Ok(1), "waited for a listener");
     let (mut stream, _) = listener.accept().unwrap();
     let mut bytes = vec![0; 65536];
     let received = stasis::sys::socket::receive(stream.as_fd(), &mut bytes).unwrap();
-    let target =
-        std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(received.fd.as_ref().unwrap())));
+    let notifications = received.fd.unwrap();
+    let target = std::fs::read_link(format!("/proc/self/fd/{}", notifications.as_raw_fd()));
     assert_eq!(target.unwrap().to_str(), Some("anon_inode:seccomp notify"));
     bytes.truncate(received.len);
     stream.read_to_end(&mut bytes).unwrap();
-    serde_json::from_slice(&bytes).unwrap()
+    (serde_json::from_slice(&bytes).unwrap(), notifications)
 }

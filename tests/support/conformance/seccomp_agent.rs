@@ -4,6 +4,7 @@
 use crate::args::Args;
 use anyhow::{Context, Result, ensure};
 use libseccomp::{ScmpNotifReq, ScmpNotifResp, ScmpNotifRespFlags, notify_id_valid};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::ContainerProcessState;
 use std::ffi::{CStr, OsStr};
 use std::fs::{DirBuilder, File};
@@ -46,10 +47,17 @@ fn answer_all(listener: &OwnedFd, suffix: &str) {
             // A caller that is gone gets no answer.
             Ok(request) if notify_id_valid(fd, request.id).is_ok() => _ = answer(&request, suffix).respond(fd),
             Ok(_) => {}
-            Err(err) if err.sysrawrc() == Some(libc::ENOENT) => {}
+            // A caller that is gone in between, or from Linux 6.11 on all of them.
+            Err(err) if err.sysrawrc() == Some(libc::ENOENT) && !has_hung_up(listener) => {}
             Err(_) => return,
         }
     }
+}
+
+/// Says whether nobody is left whose calls could come.
+fn has_hung_up(listener: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(listener.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 fn answer(request: &ScmpNotifReq, suffix: &str) -> ScmpNotifResp {
