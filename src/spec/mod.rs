@@ -6,8 +6,8 @@ pub mod template;
 pub mod validate;
 
 use crate::error::{Context, Error, ErrorKind, Result};
-use oci_spec::runtime::{Mount, Process, Spec};
-use serde_json::{Value, json};
+use oci_spec::runtime::{LinuxResources, Mount, Process, Spec};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// A configuration, and the text that it was read from.
@@ -61,13 +61,18 @@ fn name(path: &Path) -> String {
 
 /// Reads the text of a configuration.
 pub fn parse(text: Vec<u8>) -> Result<Config> {
-    if let Ok(spec) = serde_json::from_slice(&text) {
-        return Ok(Config { spec, text });
+    match serde_json::from_slice(&text) {
+        Ok(spec) if !may_lack_a_limit(&spec) => return Ok(Config { spec, text }),
+        _ => {}
     }
     let mut value: Value = serde_json::from_slice(&text).map_err(invalid)?;
+    drop_nulls(&mut value);
     crate::plan::memory_policy::check_names(&value)?;
     if let Some(process) = value.get_mut("process") {
         accept_as_runc(process);
+    }
+    if let Some(resources) = value.pointer_mut("/linux/resources").and_then(Value::as_object_mut) {
+        drop_unlimited(resources);
     }
     // An empty profile is none.
     if let Some(linux) = value.get_mut("linux").and_then(Value::as_object_mut) {
@@ -85,6 +90,36 @@ pub fn parse_process(text: &[u8]) -> Result<Process> {
         accept_as_runc(&mut process);
         serde_json::from_value(process).map_err(invalid)
     })
+}
+
+/// Reads `linux.resources`, as `update` is given them.
+pub fn parse_resources(mut value: Value) -> Result<LinuxResources> {
+    drop_nulls(&mut value);
+    value.as_object_mut().map(drop_unlimited);
+    serde_json::from_value(value).map_err(|err| Error::invalid(format!("invalid resources: {err}")))
+}
+
+/// Removes what is null, at any depth: to Go it is the same as nothing.
+pub fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            object.retain(|_, value| !value.is_null());
+            object.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(values) => values.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+/// Says whether a limit of processes, which our types read as 0, may not be in the text.
+fn may_lack_a_limit(spec: &Spec) -> bool {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    resources.and_then(|resources| resources.pids().as_ref()).is_some_and(|pids| pids.limit() == 0)
+}
+
+/// Removes `pids` without a limit, which asks for nothing; a limit of 0 is one.
+fn drop_unlimited(resources: &mut Map<String, Value>) {
+    resources.retain(|key, part| key != "pids" || part.as_object().is_none_or(|pids| pids.contains_key("limit")));
 }
 
 fn invalid(err: serde_json::Error) -> Error {
@@ -134,6 +169,31 @@ mod tests {
         assert_eq!(copy["mounts"], json!([{"destination": "/a"}, {"destination": "/c", "type": "bind"}]));
         assert_eq!(copy["x-unknown"], 7);
         assert_eq!(parse(config.text).unwrap().spec, config.spec);
+    }
+
+    #[test]
+    fn what_is_null_or_has_no_limit_is_not_asked_for() {
+        let pids = |resources: &str| {
+            let text = format!(r#"{{"ociVersion": "1.0.2", "linux": {{"resources": {resources}}}}}"#);
+            let config = parse(text.into_bytes()).unwrap();
+            let again = parse(config.text).unwrap().spec;
+            assert_eq!(config.spec, again);
+            let read = parse_resources(serde_json::from_str(resources).unwrap()).unwrap();
+            let linux = again.linux().as_ref().unwrap();
+            assert_eq!(linux.resources().clone().unwrap(), read);
+            read.pids().as_ref().map(|pids| pids.limit())
+        };
+        for (resources, limit) in [
+            (r#"{"pids": {}}"#, None),
+            (r#"{"pids": {"limit": null}}"#, None),
+            (r#"{"pids": null}"#, None),
+            (r#"{"pids": {"limit": 0}}"#, Some(0)),
+            (r#"{"pids": {"limit": -1}, "cpu": {"cpus": null}, "blockIO": {"weightDevice": null}}"#, Some(-1)),
+        ] {
+            assert_eq!(pids(resources), limit, "{resources}");
+        }
+        let err = parse_resources(json!({"pids": {"limit": "many"}})).unwrap_err().to_string();
+        assert!(err.starts_with("invalid resources: invalid type"), "{err}");
     }
 
     #[test]

@@ -188,6 +188,15 @@ fn a_limit_of_processes_is_enforced() {
 }
 
 #[test]
+fn a_limit_of_processes_that_is_missing_is_none() {
+    requires!(root, cgroup_v1);
+    for pids in [json!({}), json!({"limit": null}), json!({"limit": -1})] {
+        let c = resources(Bundle::sleep(), json!({"pids": pids})).start();
+        assert_eq!(c.limit("pids", "pids.max"), "max", "{pids}");
+    }
+}
+
+#[test]
 fn a_limit_that_init_cannot_live_with_is_explained() {
     requires!(root, cgroup_v1);
     ours_only!("a limit that runc cannot live with is higher");
