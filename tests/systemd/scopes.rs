@@ -4,6 +4,7 @@ use crate::host::{Host, Kind};
 use crate::support::{Bundle, Layout, Runtime, wait_until};
 use serde_json::json;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn a_container_has_a_scope_in_its_slice() {
@@ -140,6 +141,38 @@ fn the_bus_will_do_where_systemd_itself_cannot_be_asked() {
     assert_eq!(c.property("ActiveState"), "active");
     c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
     c.leaves_nothing();
+}
+
+#[test]
+fn a_systemd_that_executes_itself_again_meanwhile_is_asked_once_more() {
+    requires!(root, systemd);
+    ours_only!("runc waits for half a minute for a job that it is told no end of");
+    let host = Host::another(Kind::V2);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let again = threads.spawn(|| {
+            let mut count = 0;
+            // As often as can be: it is a matter of a few milliseconds each time.
+            while !done.load(Ordering::Relaxed) {
+                // systemctl itself may be told that the connection was closed.
+                host.inside("systemctl daemon-reexec");
+                count += 1;
+            }
+            count
+        });
+        let runs = (0..10).map(|_| {
+            let c = host.scope(Bundle::new(&["true"]));
+            let output = c.runtime.output_of(c.command("run", &[]));
+            (output, c)
+        });
+        let runs: Vec<_> = runs.collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(again.join().unwrap() > 1);
+        for (output, c) in runs {
+            output.ok();
+            c.leaves_nothing();
+        }
+    });
 }
 
 #[test]
