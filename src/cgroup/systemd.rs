@@ -53,25 +53,23 @@ pub fn host(layout: &Layout, is_user: bool) -> Result<Host> {
     Ok(host)
 }
 
-/// Makes a unit, and with a scope a process that holds it until the container's init is in it.
-pub(super) fn start(unit: &Unit) -> Result<Option<Holder>> {
-    let holder = if unit.is_slice() { None } else { Some(Holder::begin()?) };
+/// Makes a scope, and a process that holds it until the container's init is in it.
+pub(super) fn start(unit: &Unit) -> Result<Holder> {
+    let holder = Holder::begin()?;
     let mut properties = unit.properties.clone();
-    properties.extend(holder.as_ref().map(|holder| Property::new("PIDs", Value::Pids(vec![holder.pid()]))));
+    properties.push(Property::new("PIDs", Value::Pids(vec![holder.pid()])));
     let mut attempts = 0;
     let started = ask(Systemd::connect(unit.is_user), &|| Systemd::connect(unit.is_user), |systemd| {
         attempts += 1;
         match systemd.start(&unit.name, &properties) {
-            Err(Failure::Refused { name, .. }) if name == UNIT_EXISTS => match &holder {
-                None => Ok(()),
-                // What was asked for before the connection was lost.
-                Some(holder) if attempts > 1 && gets_into(holder, &unit.name) => Ok(()),
-                // What is there may be the rest of a unit that has failed.
-                Some(_) => {
-                    systemd.reset_failed(&unit.name);
-                    systemd.start(&unit.name, &properties)
+            Err(Failure::Refused { name, .. }) if name == UNIT_EXISTS => {
+                // What was asked for before the connection was lost; or the rest of a unit that has failed.
+                if attempts > 1 && gets_into(&holder, &unit.name) {
+                    return Ok(());
                 }
-            },
+                systemd.reset_failed(&unit.name);
+                systemd.start(&unit.name, &properties)
+            }
             other => other,
         }
     });

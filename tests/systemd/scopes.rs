@@ -66,9 +66,13 @@ fn a_container_in_the_foreground_takes_its_scope_with_it() {
 fn what_fails_leaves_no_scope() {
     requires!(root, systemd);
     for host in Host::all() {
-        let c = host.scope(Bundle::new(&["/no/such/program"]));
-        c.runtime.output_of(c.command("run", &[])).fails();
-        c.leaves_nothing();
+        let no_program = Bundle::new(&["/no/such/program"]);
+        let no_cpu = Bundle::sleep().with(|config| config["linux"]["resources"]["cpu"] = json!({"cpus": "4000"}));
+        for bundle in [no_program, no_cpu] {
+            let c = host.scope(bundle);
+            c.runtime.output_of(c.command("run", &[])).fails();
+            c.leaves_nothing();
+        }
     }
 }
 
@@ -183,6 +187,21 @@ fn a_path_that_names_no_unit_is_refused() {
     let form =
         "expected cgroupsPath to be of format \\\"slice:prefix:name\\\" for systemd cgroups, got \\\"/a/b\\\" instead";
     c.runtime.output_of(c.command("run", &[])).fails().stderr_contains(form);
+}
+
+#[test]
+fn a_slice_is_no_unit_for_a_container() {
+    requires!(root, systemd);
+    // It may be there with others in it, who would be stopped with the container.
+    let host = Host::shared(Kind::V2);
+    let mut c = host.scope(Bundle::sleep());
+    let slice = format!("stasis-tests-{}.slice", c.runtime.id().replace('-', "_"));
+    host.inside(&format!("systemd-run --quiet --scope --slice={slice} sleep 0.1")).ok();
+    c.runtime.edit(|config| config["linux"]["cgroupsPath"] = json!(format!("stasis-tests.slice::{slice}")));
+    let text = format!("unable to start unit \\\"{slice}\\\"");
+    c.runtime.output_of(c.command("run", &["--detach"])).fails().stderr_contains(&text);
+    assert!(host.units(&slice).contains(" active "), "{}", host.units(&slice));
+    host.inside(&format!("systemctl stop {slice}"));
 }
 
 #[test]

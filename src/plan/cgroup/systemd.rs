@@ -83,7 +83,7 @@ pub struct Host {
 /// A unit that is made, or changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unit {
-    /// Its name: that of a scope, or of a slice, which has no processes of its own when it is made.
+    /// Its name, which is that of a scope.
     pub name: String,
     /// Whether it is the user's own systemd's.
     pub is_user: bool,
@@ -91,13 +91,6 @@ pub struct Unit {
     pub properties: Vec<Property>,
     /// What is set when the container's init is in it.
     pub limits: Vec<Property>,
-}
-
-impl Unit {
-    /// Returns whether it is a slice.
-    pub fn is_slice(&self) -> bool {
-        self.name.ends_with(SLICE)
-    }
 }
 
 const SLICE: &str = ".slice";
@@ -129,13 +122,13 @@ pub fn plan(layout: &Layout, host: &Host, asked: Asked<'_>) -> Result<CgroupPlan
     let mut plan = super::plan(layout, &OwnCgroup::default(), Some(&path), asked.id, asked.resources)?;
     let version = if matches!(layout, Layout::V2(_)) { Version::V2 } else { Version::V1 };
     let limits = asked.resources.map(|resources| limits(version, resources)).transpose()?.unwrap_or_default();
-    let mut unit = Unit { name: names.unit, is_user: host.is_user, properties: Vec::new(), limits: Vec::new() };
-    unit.properties = surroundings(&unit, asked.id, &names.slice, version);
+    let properties = surroundings(asked.id, &names.slice, version);
+    let mut unit = Unit { name: names.unit, is_user: host.is_user, properties, limits: Vec::new() };
     let is_asked = |property: &Property| asked.annotated.iter().any(|other| other.name == property.name);
     unit.properties.retain(|property| !is_asked(property));
     // Of two with one name the later one counts.
     unit.properties.extend(asked.annotated);
-    if let (Some(resources), Version::V2, false) = (asked.resources, version, unit.is_slice()) {
+    if let (Some(resources), Version::V2) = (asked.resources, version) {
         unit.properties.extend(oom_policy(resources)?);
     }
     // Whoever holds the scope until init is in it counts as well.
@@ -150,15 +143,12 @@ pub fn plan(layout: &Layout, host: &Host, asked: Asked<'_>) -> Result<CgroupPlan
 }
 
 /// Returns the properties of a unit that has no limits.
-fn surroundings(unit: &Unit, id: &str, slice: &str, version: Version) -> Vec<Property> {
-    let mut properties = vec![Property::new("Description", Value::Text(format!("container {id}")))];
-    if unit.is_slice() {
-        // Its name says where it is.
-        properties.push(Property::new("Wants", Value::Texts(vec![slice.to_owned()])));
-    } else {
-        properties.push(Property::new("Slice", Value::Text(slice.to_owned())));
-        properties.push(Property::flag("Delegate", true));
-    }
+fn surroundings(id: &str, slice: &str, version: Version) -> Vec<Property> {
+    let mut properties = vec![
+        Property::new("Description", Value::Text(format!("container {id}"))),
+        Property::new("Slice", Value::Text(slice.to_owned())),
+        Property::flag("Delegate", true),
+    ];
     let io = if version == Version::V2 { "IOAccounting" } else { "BlockIOAccounting" };
     // The memory of what joins before the accounting begins is never counted.
     let accounting = ["MemoryAccounting", "CPUAccounting", io, "TasksAccounting"];
@@ -233,7 +223,11 @@ impl Names {
             "-" => ROOT_SLICE,
             given => given,
         };
-        let unit = if name.ends_with(SLICE) { name.to_owned() } else { format!("{prefix}-{name}.scope") };
+        if name.ends_with(SLICE) {
+            // As with runc, whose systemd says so: one may be there, with others in it who would end with the container.
+            return Err(Error::invalid(format!("unable to start unit {name:?}: a slice takes no processes")));
+        }
+        let unit = format!("{prefix}-{name}.scope");
         if unit.contains('/') {
             return Err(Error::invalid(format!("invalid unit name: {unit}")));
         }

@@ -31,7 +31,6 @@ fn a_path_names_slice_and_unit() {
         (Host::default(), ":docker:x", "/system.slice/docker-x.scope"),
         (Host::default(), "-.slice:p:x", "/p-x.scope"),
         (Host::default(), "-:p:x", "/p-x.scope"),
-        (Host::default(), "a.slice::a-x.slice", "/a.slice/a-x.slice"),
         (Host::default(), "", "/system.slice/stasis-c1.scope"),
         (user, ":p:x", "/user.slice/user-1.slice/user@1.service/user.slice/p-x.scope"),
     ];
@@ -56,6 +55,7 @@ fn a_path_that_names_no_unit_is_refused() {
         ("a--b.slice:b:c", "invalid slice name: a--b.slice"),
         (".slice:b:c", "invalid slice name: .slice"),
         (":b:../c", "invalid unit name: b-../c.scope"),
+        ("a.slice::a-x.slice", "unable to start unit \"a-x.slice\": a slice takes no processes"),
     ];
     for (path, expected) in cases {
         assert_eq!(plan_of(path, &Host::default(), "{}", Vec::new()).unwrap_err().to_string(), expected);
@@ -95,10 +95,6 @@ fn what_happens_without_memory_is_said_at_the_start_only() {
     assert_eq!(policy("2"), Ok(None));
     let refused = policy("yes").unwrap_err().to_string();
     assert_eq!(refused, "unified resource \"memory.oom.group\" value conversion error: \"yes\"");
-    // It is no property of a slice.
-    let json = r#"{"unified": {"memory.oom.group": "1"}}"#;
-    let slice = plan_of("a.slice::a-x.slice", &Host::default(), json, Vec::new()).unwrap().unit.unwrap();
-    assert!(slice.properties.iter().all(|one| one.name != "OOMPolicy"));
 }
 
 #[test]
