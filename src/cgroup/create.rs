@@ -27,14 +27,26 @@ impl Drop for Made {
 
 /// Makes the directories of a plan; see [`Cgroup::create`] and [`Cgroup::create_new`].
 pub(super) fn create(plan: &CgroupPlan, must_be_new: bool) -> Result<(Cgroup, Option<Holder>)> {
+    let Some(unit) = &plan.unit else { return Ok((directories(plan, must_be_new)?, None)) };
+    let holder = systemd::start(unit)?;
+    // systemd makes no scope that is there.
+    let made = directories(plan, false).map(|cgroup| (Cgroup { fresh: true, ..cgroup }, Some(holder)));
+    if made.is_err() {
+        // Its holder has ended by now.
+        if let Err(err) = systemd::stop(&unit.name, unit.is_user) {
+            log::debug!("{err}");
+        }
+    }
+    made
+}
+
+fn directories(plan: &CgroupPlan, must_be_new: bool) -> Result<Cgroup> {
     let lenient = plan.rootless && !plan.path_given;
-    let holder = plan.unit.as_ref().map_or(Ok(None), systemd::start)?;
     let mut made = Made::default();
     let mut cgroup = Cgroup { driver: driver(plan), directories: Vec::new(), lenient, fresh: true };
     let mut refusal = None;
     for directory in &plan.directories {
-        // systemd makes no scope that is there.
-        match make(directory, plan, must_be_new && holder.is_none(), &mut made) {
+        match make(directory, plan, must_be_new, &mut made) {
             Ok(is_new) => {
                 cgroup.fresh &= is_new;
                 cgroup.directories.push(directory.clone());
@@ -47,12 +59,12 @@ pub(super) fn create(plan: &CgroupPlan, must_be_new: bool) -> Result<(Cgroup, Op
         let rule = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
         return Err(err.context(rule));
     }
-    cgroup.fresh |= holder.is_some();
-    if !cgroup.fresh {
+    // In a scope there is its holder.
+    if !cgroup.fresh && plan.unit.is_none() {
         check_unused(&cgroup)?;
     }
     made.paths.clear();
-    Ok((cgroup, holder))
+    Ok(cgroup)
 }
 
 /// Returns who makes the directories of a plan.

@@ -26,6 +26,12 @@ impl Holder {
     pub(super) fn pid(&self) -> u32 {
         self.child.pid.unsigned_abs()
     }
+
+    /// Returns whether the process is in the cgroup of a unit.
+    pub(super) fn is_in(&self, unit: &str) -> bool {
+        let text = std::fs::read_to_string(format!("/proc/{}/cgroup", self.child.pid)).unwrap_or_default();
+        text.lines().any(|line| line.rsplit('/').next() == Some(unit))
+    }
 }
 
 impl Drop for Holder {

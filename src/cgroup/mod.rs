@@ -27,7 +27,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::plan::cgroup::systemd::{self as plan, Unit};
+use crate::plan::cgroup::systemd::{Unit, limits};
 use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup, Refusal, Version, Write, update};
 use crate::sys::Errno;
 use crate::sys::cgroupfs::{Filesystem, filesystem};
@@ -222,7 +222,7 @@ impl Cgroup {
         let mut plan = update(&self.directories, Some(resources))?;
         if let Driver::Systemd { unit, is_user } = &self.driver {
             let is_v1 = self.directories.iter().any(|directory| directory.version == Version::V1);
-            let limits = plan::limits(if is_v1 { Version::V1 } else { Version::V2 }, resources)?;
+            let limits = limits(if is_v1 { Version::V1 } else { Version::V2 }, resources)?;
             plan.unit = Some(Unit { name: unit.clone(), is_user: *is_user, properties: Vec::new(), limits });
         }
         Ok(plan)

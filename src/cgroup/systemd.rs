@@ -3,10 +3,12 @@
 //!
 //! systemd is asked over the socket that systemctl takes, which needs no bus; over the bus where that is not for us.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::holder::Holder;
-use crate::dbus::{Connection, Encoder, Failure, Object};
+use crate::dbus::{Address, Connection, Encoder, Failure, Object, Outcome};
 use crate::error::{Context, Error, Result};
 use crate::plan::cgroup::Layout;
 use crate::plan::cgroup::systemd::{Host, Property, Unit, Value};
@@ -21,181 +23,259 @@ const MANAGER: Object<'static> = Object { service: SERVICE, path: PATH, interfac
 const PROPERTIES: Object<'static> =
     Object { service: SERVICE, path: PATH, interface: "org.freedesktop.DBus.Properties" };
 
+/// How long a systemd that executes itself again may take to be there.
+const RETURN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a job that was asked for over a connection that was lost may take.
+const JOB_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long nothing is asked meanwhile.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What systemd says of a job that has done what it is for.
+const DONE: &str = "done";
+
+/// The error's name.
+const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+
 /// Finds out what a plan needs to know of the systemd that will be asked.
 pub fn host(layout: &Layout, is_user: bool) -> Result<Host> {
     let mut host = Host { is_user, ..Host::default() };
     match layout {
-        Layout::V2(_) if is_user => host.root = Systemd::connect(true)?.property("ControlGroup")?.into(),
+        Layout::V2(_) if is_user => {
+            let root =
+                ask(Systemd::connect(true), &|| Systemd::connect(true), |systemd| systemd.property("ControlGroup"));
+            host.root = root.map_err(Failure::into_error)?.into();
+        }
         Layout::V2(_) => {}
         _ => host.devices = std::fs::read_to_string("/proc/devices").context(|| "read /proc/devices")?,
     }
     Ok(host)
 }
 
-/// Makes a unit, and with a scope a process that holds it until the container's init is in it.
-pub(super) fn start(unit: &Unit) -> Result<Option<Holder>> {
-    let holder = if unit.is_slice() { None } else { Some(Holder::begin()?) };
+/// Makes a scope, and a process that holds it until the container's init is in it.
+pub(super) fn start(unit: &Unit) -> Result<Holder> {
+    let holder = Holder::begin()?;
     let mut properties = unit.properties.clone();
-    properties.extend(holder.as_ref().map(|holder| Property::new("PIDs", Value::Pids(vec![holder.pid()]))));
-    let mut systemd = Systemd::connect(unit.is_user)?;
-    systemd.drop_newer(&mut properties)?;
-    let attempt = |err: Error| err.context(format!("unable to start unit {:?}", unit.name));
-    match systemd.start(&unit.name, &properties) {
-        // What is there may be the rest of a unit that has failed.
-        Err(Failure::Refused { name, .. }) if name == "org.freedesktop.systemd1.UnitExists" && holder.is_some() => {
-            systemd.reset_failed(&unit.name).map_err(attempt)?;
-            systemd.start(&unit.name, &properties).map_err(|err| attempt(err.into_error()))?;
+    properties.push(Property::new("PIDs", Value::Pids(vec![holder.pid()])));
+    let mut attempts = 0;
+    let started = ask(Systemd::connect(unit.is_user), &|| Systemd::connect(unit.is_user), |systemd| {
+        attempts += 1;
+        match systemd.start(&unit.name, &properties) {
+            Err(Failure::Refused { name, .. }) if name == UNIT_EXISTS => {
+                // What was asked for before the connection was lost; or the rest of a unit that has failed.
+                if attempts > 1 && gets_into(&holder, &unit.name) {
+                    return Ok(());
+                }
+                systemd.reset_failed(&unit.name);
+                systemd.start(&unit.name, &properties)
+            }
+            other => other,
         }
-        Err(Failure::Refused { name, .. }) if name == "org.freedesktop.systemd1.UnitExists" => {}
-        other => other.map_err(|err| attempt(err.into_error()))?,
-    }
+    });
+    started.map_err(|err| err.into_error().context(format!("unable to start unit {:?}", unit.name)))?;
     Ok(holder)
+}
+
+/// Waits until the process is in the cgroup of a unit that is about to start, if it is its own.
+fn gets_into(holder: &Holder, unit: &str) -> bool {
+    let until = Instant::now() + JOB_PATIENCE;
+    while !holder.is_in(unit) {
+        if Instant::now() > until {
+            return false;
+        }
+        sleep(PAUSE);
+    }
+    true
 }
 
 /// Changes properties of a unit until it ends.
 pub(super) fn change(unit: &Unit) -> Result<()> {
-    let mut limits = unit.limits.clone();
-    let mut systemd = Systemd::connect(unit.is_user)?;
-    systemd.drop_newer(&mut limits)?;
-    let mut body = Encoder::default();
-    body.text(&unit.name);
-    body.number('b', 1);
-    encode(&mut body, &limits);
-    let changed = systemd.0.call(MANAGER, "SetUnitProperties", &body.with_signature("sba(sv)"));
-    changed
-        .map(drop)
-        .map_err(|err| err.into_error().context(format!("unable to set properties of unit {:?}", unit.name)))
+    let changed = ask(Systemd::connect(unit.is_user), &|| Systemd::connect(unit.is_user), |systemd| {
+        systemd.change(&unit.name, &unit.limits)
+    });
+    changed.map_err(|err| err.into_error().context(format!("unable to set properties of unit {:?}", unit.name)))
 }
 
 /// Ends a unit and forgets it. A systemd that is not there any more has no units.
 pub(super) fn stop(name: &str, is_user: bool) -> Result<()> {
-    match Systemd::connect(is_user) {
-        Ok(mut systemd) => {
-            systemd.stop(name).map_err(|err| err.context(format!("unable to stop unit {name:?}")))?;
-            systemd.reset_failed(name)
+    let systemd = match Systemd::connect(is_user) {
+        Err(Failure::Lost(err)) => {
+            log::debug!("{err}");
+            return Ok(());
         }
-        Err(err) => {
+        other => other,
+    };
+    match ask(systemd, &|| Systemd::connect(is_user), |systemd| systemd.stop(name)) {
+        Err(Failure::Closed(err)) => {
             log::debug!("{err}");
             Ok(())
         }
+        other => other.map_err(|err| err.into_error().context(format!("unable to stop unit {name:?}"))),
     }
+}
+
+/// Asks a systemd for something, and again over a new connection when it has closed the one before: so it does when it
+/// executes itself again, and is not to be reached for a moment then.
+fn ask<T>(
+    first: Outcome<Systemd>,
+    connect: &dyn Fn() -> Outcome<Systemd>,
+    mut what: impl FnMut(&mut Systemd) -> Outcome<T>,
+) -> Outcome<T> {
+    let until = Instant::now() + RETURN_PATIENCE;
+    let mut outcome = first.and_then(|mut systemd| what(&mut systemd));
+    while let Err(Failure::Closed(err)) = &outcome
+        && Instant::now() < until
+    {
+        log::debug!("{err}: once more");
+        sleep(PAUSE);
+        outcome = match connect() {
+            Ok(mut systemd) => what(&mut systemd),
+            Err(failure) => Err(Failure::Closed(failure.into_error())),
+        };
+    }
+    outcome
 }
 
 /// A connection to a systemd.
 struct Systemd(Connection);
 
 impl Systemd {
-    fn connect(is_user: bool) -> Result<Self> {
-        let [own, bus] = sockets(is_user)?;
+    fn connect(is_user: bool) -> Outcome<Self> {
+        let (own, bus) = addresses(is_user)?;
         let direct = match Connection::direct(&own) {
             Ok(connection) => return Ok(Self(connection)),
-            Err(err) => err,
+            Err(failure) => failure,
         };
-        log::debug!("{direct}");
-        let mut systemd = Self(Connection::bus(&bus).map_err(|err| err.context("systemd is not reachable"))?);
-        let rule = format!("type='signal',sender='{SERVICE}',path='{PATH}',member='JobRemoved'");
-        systemd.0.watch(&rule)?;
-        // Else systemd sends nothing to a bus.
-        systemd.call("Subscribe", &Encoder::default()).map_err(Failure::into_error)?;
-        Ok(systemd)
+        let on_bus = Connection::bus(&bus).map(Self).and_then(|mut systemd| systemd.listen().map(|()| systemd));
+        on_bus.map_err(|failure| {
+            let failure = failure.context("systemd is not reachable");
+            // Not on the bus either while it executes itself again.
+            if matches!(direct, Failure::Closed(_)) { Failure::Closed(failure.into_error()) } else { failure }
+        })
     }
 
-    fn call(&mut self, method: &str, body: &Encoder) -> std::result::Result<String, Failure> {
+    /// Has systemd send its signals to a bus, which it does not for nobody.
+    fn listen(&mut self) -> Outcome<()> {
+        let rule = format!("type='signal',sender='{SERVICE}',path='{PATH}',member='JobRemoved'");
+        self.0.watch(&rule)?;
+        self.call("Subscribe", &Encoder::default())?;
+        self.0.only_from(SERVICE)
+    }
+
+    fn call(&mut self, method: &str, body: &Encoder) -> Outcome<String> {
         let answer = self.0.call(MANAGER, method, body)?;
         // The job's path, if there is a job.
         Ok(answer.body().text().unwrap_or_default())
     }
 
-    fn start(&mut self, name: &str, properties: &[Property]) -> std::result::Result<(), Failure> {
+    fn start(&mut self, name: &str, properties: &[Property]) -> Outcome<()> {
         let mut body = Encoder::default();
         body.text(name);
         body.text("replace");
-        encode(&mut body, properties);
+        encode(&mut body, &self.known(properties)?);
         // No other units beside it.
         body.array(8, &mut |_| {});
         let job = self.call("StartTransientUnit", &body.with_signature("ssa(sv)a(sa(sv))"))?;
-        self.finish(&job, name, "start").map_err(Failure::Lost)
+        match self.finish(&job, name, "start") {
+            Ok(result) if result == DONE => Ok(()),
+            Err(closed @ Failure::Closed(_)) => Err(closed),
+            other => {
+                self.reset_failed(name);
+                Err(Error::other(format!("job to start it ended as {:?}", other?)).into())
+            }
+        }
     }
 
-    fn stop(&mut self, name: &str) -> Result<()> {
+    fn change(&mut self, name: &str, limits: &[Property]) -> Outcome<()> {
+        let mut body = Encoder::default();
+        body.text(name);
+        body.number('b', 1);
+        encode(&mut body, &self.known(limits)?);
+        self.call("SetUnitProperties", &body.with_signature("sba(sv)")).map(drop)
+    }
+
+    fn stop(&mut self, name: &str) -> Outcome<()> {
         let mut body = Encoder::default();
         body.text(name);
         body.text("replace");
         match self.call("StopUnit", &body.with_signature("ss")) {
-            Ok(job) => self.finish(&job, name, "stop"),
-            Err(failure) => unless_unknown(failure),
+            Ok(job) => {
+                let result = self.finish(&job, name, "stop")?;
+                if result != DONE {
+                    log::warn!("error removing unit {name:?}: got {result:?}. Continuing...");
+                }
+            }
+            // It has ended.
+            Err(Failure::Refused { name, .. }) if name == "org.freedesktop.systemd1.NoSuchUnit" => {}
+            Err(failure) => return Err(failure),
+        }
+        self.reset_failed(name);
+        Ok(())
+    }
+
+    /// Has systemd forget that a unit has failed, if it has.
+    fn reset_failed(&mut self, name: &str) {
+        let mut body = Encoder::default();
+        body.text(name);
+        if let Err(failure) = self.call("ResetFailedUnit", &body.with_signature("s")) {
+            log::debug!("unable to reset failed unit {name:?}: {}", failure.into_error());
         }
     }
 
-    fn reset_failed(&mut self, name: &str) -> Result<()> {
-        let mut body = Encoder::default();
-        body.text(name);
-        self.call("ResetFailedUnit", &body.with_signature("s")).map(drop).or_else(unless_unknown)
-    }
-
-    /// Waits for the end of a job.
-    fn finish(&mut self, job: &str, unit: &str, verb: &str) -> Result<()> {
+    /// Waits for the end of a job, and returns what it is said to have ended as.
+    fn finish(&mut self, job: &str, unit: &str, verb: &str) -> Outcome<String> {
         let result = |message: &crate::dbus::Message| {
             let mut body = message.body();
             let (_id, path, _unit) = (body.uint32().ok()?, body.text().ok()?, body.text().ok()?);
             (path == job).then(|| body.text().unwrap_or_default())
         };
-        let is_removed = |member: Option<&str>| member == Some("JobRemoved");
         let end = self.0.signal(&format!("systemd to {verb} unit {unit:?} ({job})"), |message| {
-            is_removed(message.member.as_deref()) && result(message).is_some()
+            message.member.as_deref() == Some("JobRemoved") && result(message).is_some()
         })?;
-        match result(&end).as_deref() {
-            Some("done") => Ok(()),
-            other => {
-                self.reset_failed(unit)?;
-                Err(Error::other(format!("job to {verb} it ended as {:?}", other.unwrap_or_default())))
-            }
-        }
+        Ok(result(&end).unwrap_or_default())
     }
 
-    fn property(&mut self, name: &str) -> Result<String> {
+    fn property(&mut self, name: &str) -> Outcome<String> {
         let mut body = Encoder::default();
         body.text(MANAGER.interface);
         body.text(name);
         let answer = self.0.call(PROPERTIES, "Get", &body.with_signature("ss"));
-        let attempt = |err: Error| err.context(format!("ask systemd for {name}"));
-        let answer = answer.map_err(|err| attempt(err.into_error()))?;
+        let answer = answer.map_err(|failure| failure.context(format!("ask systemd for {name}")))?;
         let mut body = answer.body();
-        body.signature().and_then(|_| body.text()).map_err(attempt)
+        Ok(body.signature().and_then(|_| body.text())?)
     }
 
-    /// Leaves out the properties that this systemd does not know.
-    fn drop_newer(&mut self, properties: &mut Vec<Property>) -> Result<()> {
-        if properties.iter().any(|property| property.since != 0) {
+    /// Returns the properties without those that this systemd does not know.
+    fn known(&mut self, properties: &[Property]) -> Outcome<Vec<Property>> {
+        let mut known = properties.to_vec();
+        if known.iter().any(|property| property.since != 0) {
             // Such as `252.38-1~deb12u1`, or `v252`.
             let text = self.property("Version")?;
             let digits = text.trim_start_matches(|letter: char| !letter.is_ascii_digit());
             let version = digits.split(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default();
             let version = version.parse().unwrap_or(0);
-            properties.retain(|property| property.since <= version);
+            known.retain(|property| property.since <= version);
         }
-        Ok(())
+        Ok(known)
     }
 }
 
-/// A unit that systemd does not know has ended.
-fn unless_unknown(failure: Failure) -> Result<()> {
-    match failure {
-        Failure::Refused { name, .. } if name == "org.freedesktop.systemd1.NoSuchUnit" => Ok(()),
-        other => Err(other.into_error()),
+/// Returns the address of systemd's own socket, and those of the bus.
+fn addresses(is_user: bool) -> Result<(Address, Vec<Address>)> {
+    let named = |variable: &str| Address::list(&std::env::var(variable).unwrap_or_default());
+    let (own, mut bus, usual) = if is_user {
+        let missing = || Error::other("the user's systemd is not found: XDG_RUNTIME_DIR is not set");
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).ok_or_else(missing)?;
+        (runtime.join("systemd/private"), named("DBUS_SESSION_BUS_ADDRESS"), runtime.join("bus"))
+    } else {
+        let usual = "/run/dbus/system_bus_socket".into();
+        ("/run/systemd/private".into(), named("DBUS_SYSTEM_BUS_ADDRESS"), usual)
+    };
+    if bus.is_empty() {
+        bus.push(Address::Path(usual));
     }
-}
-
-/// Returns the socket of systemd's own, and that of the bus.
-fn sockets(is_user: bool) -> Result<[PathBuf; 2]> {
-    if !is_user {
-        return Ok(["/run/systemd/private", "/run/dbus/system_bus_socket"].map(PathBuf::from));
-    }
-    let missing = || Error::other("the user's systemd is not found: XDG_RUNTIME_DIR is not set");
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).ok_or_else(missing)?;
-    let given = std::env::var("DBUS_SESSION_BUS_ADDRESS").unwrap_or_default();
-    let given = given.split([';', ',']).find_map(|part| part.strip_prefix("unix:path="));
-    Ok([runtime.join("systemd/private"), given.map_or_else(|| runtime.join("bus"), |path| Path::new(path).into())])
+    Ok((Address::Path(own), bus))
 }
 
 fn encode(body: &mut Encoder, properties: &[Property]) {
@@ -241,5 +321,65 @@ fn encode_value(body: &mut Encoder, value: &Value) {
                 }
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dbus::tests::Service;
+
+    fn connect(service: &Service) -> Outcome<Systemd> {
+        Ok(Systemd(Connection::direct(&service.address())?))
+    }
+
+    #[test]
+    fn what_was_closed_is_asked_again() {
+        let service = Service::new(vec![
+            |peer| assert_eq!(peer.called().unwrap().1, "StopUnit"),
+            |peer| {
+                // While the end of the job is waited for.
+                let (stop, _) = peer.called().unwrap();
+                peer.answer(stop, "/job/1");
+            },
+            |peer| {
+                let (stop, _) = peer.called().unwrap();
+                peer.refuse(stop, "org.freedesktop.systemd1.NoSuchUnit");
+                let (reset, method) = peer.called().unwrap();
+                assert_eq!(method, "ResetFailedUnit");
+                peer.refuse(reset, "org.freedesktop.systemd1.NoSuchUnit");
+            },
+        ]);
+        ask(connect(&service), &|| connect(&service), |systemd| systemd.stop("a.scope")).unwrap();
+        service.ended();
+    }
+
+    #[test]
+    fn a_unit_that_does_not_stop_well_is_no_error() {
+        let service = Service::new(vec![|peer| {
+            let (stop, _) = peer.called().unwrap();
+            peer.job_removed("", "/job/other", "done");
+            peer.answer(stop, "/job/1");
+            peer.job_removed("", "/job/1", "timeout");
+            let (reset, _) = peer.called().unwrap();
+            peer.refuse(reset, "org.freedesktop.DBus.Error.AccessDenied");
+        }]);
+        connect(&service).unwrap().stop("a.scope").unwrap();
+        service.ended();
+    }
+
+    #[test]
+    fn why_a_unit_does_not_start_is_not_hidden() {
+        let service = Service::new(vec![|peer| {
+            let (start, method) = peer.called().unwrap();
+            assert_eq!(method, "StartTransientUnit");
+            peer.answer(start, "/job/1");
+            peer.job_removed("", "/job/1", "failed");
+            let (reset, _) = peer.called().unwrap();
+            peer.refuse(reset, "org.freedesktop.DBus.Error.AccessDenied");
+        }]);
+        let err = connect(&service).unwrap().start("a.scope", &[]).unwrap_err().into_error();
+        assert_eq!(err.to_string(), "job to start it ended as \"failed\"");
+        service.ended();
     }
 }

@@ -7,7 +7,7 @@ use super::Container;
 use super::state::StateDir;
 use crate::error::{Context, Error, Result};
 use crate::spec::Config;
-use crate::sys::{Errno, fd, pidfd, socket};
+use crate::sys::{Errno, fd, socket};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::MountBuilder;
@@ -62,7 +62,7 @@ impl Container {
             let has_ended = init.as_ref().map_or(Ok(true), |init| notify.wait_or_end(init.as_fd()))?;
             if let Some(barrier) = notify.pass_on(self.state.pid)? {
                 // Closed once systemd has got so far. Others than systemd may not know of it.
-                if !pidfd::wait_ended(barrier.as_fd(), BARRIER).context(|| "wait for the barrier")? {
+                if !fd::wait_readable(barrier.as_fd(), BARRIER).context(|| "wait for the barrier")? {
                     log::warn!("nobody acted on NOTIFY_SOCKET's barrier within {} s", BARRIER / 1000);
                 }
                 return Ok(());

@@ -2,8 +2,10 @@
 
 use super::kill::not_running;
 use super::{Container, Status};
+use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
-use oci_spec::runtime::LinuxResources;
+use crate::plan::cgroup::CgroupPlan;
+use crate::spec;
 use serde_json::{Map, Value};
 
 /// What Go's JSON reads in any case, and clients therefore write in any.
@@ -49,34 +51,38 @@ impl Container {
             serde_json::from_slice(&text).map_err(|err| Error::other(format!("parse {}: {err}", path.display())))?;
         let before = config["linux"]["resources"].take();
         let after = merged(&before, change)?;
-        if let Err(err) = self.apply(&after) {
-            // What was written before the kernel refused something is taken back, as far as it was limited at all.
-            if let Err(err) = self.apply(&before) {
-                log::debug!("limits as they were: {err}");
-            }
-            return Err(err);
-        }
+        replace(&self.state.cgroup, &before, &after)?;
         config["linux"]["resources"] = after;
         self.dir.replace_config(config.to_string().as_bytes())
     }
+}
 
-    fn apply(&self, resources: &Value) -> Result<()> {
-        let resources: Option<LinuxResources> = serde_json::from_value(resources.clone())
-            .map_err(|err| Error::invalid(format!("invalid resources: {err}")))?;
-        let cgroup = &self.state.cgroup;
-        cgroup.apply(&cgroup.update(&resources.unwrap_or_default())?)
-    }
+/// Puts limits in force in the place of others.
+fn replace(cgroup: &Cgroup, before: &Value, after: &Value) -> Result<()> {
+    let plan = |resources: &Value| match resources {
+        Value::Null => cgroup.update(&Default::default()),
+        resources => cgroup.update(&spec::parse_resources(resources.clone())?),
+    };
+    plan(after).and_then(|plan| cgroup.apply(&plan)).inspect_err(|_| {
+        // What was written before the kernel refused something is taken back, as far as it was limited at all: without
+        // a check, since those limits were in force until now.
+        let restored = plan(before).and_then(|plan| cgroup.apply(&CgroupPlan { usage_check: None, ..plan }));
+        if let Err(err) = restored {
+            log::warn!("limits could not all be set back: {err}");
+        }
+    })
 }
 
 /// Returns what is limited after a change.
-fn merged(before: &Value, change: Value) -> Result<Value> {
+fn merged(before: &Value, mut change: Value) -> Result<Value> {
+    spec::drop_nulls(&mut change);
     let Value::Object(mut change) = spelt(change) else {
         return Err(Error::invalid("invalid resources: not an object"));
     };
     change.remove("devices");
     if let Some(Value::Object(memory)) = change.get_mut("memory") {
         // Both have no limit then: v1 would refuse memory without and memory with swap with one.
-        if memory.get("limit").and_then(Value::as_i64) == Some(-1) && memory.get("swap").is_none_or(Value::is_null) {
+        if memory.get("limit").and_then(Value::as_i64) == Some(-1) && !memory.contains_key("swap") {
             memory.insert("swap".to_owned(), Value::from(-1));
         }
     }
@@ -98,11 +104,10 @@ fn spelt(value: Value) -> Value {
     Value::Object(entries)
 }
 
-/// Puts new values in the place of old ones, at any depth; null changes nothing.
+/// Puts new values in the place of old ones, at any depth.
 fn merge(into: &mut Map<String, Value>, change: Map<String, Value>) {
     for (key, value) in change {
         match (into.get_mut(&key), value) {
-            (_, Value::Null) => {}
             (Some(Value::Object(old)), Value::Object(new)) => merge(old, new),
             (_, value) => _ = into.insert(key, value),
         }
@@ -126,8 +131,15 @@ mod tests {
                 json!({"cpu": {"quota": 6, "period": 10}, "devices": [{"allow": false}], "pids": {"limit": 3}}),
             ),
             (
-                json!({"unified": {"cpu.max": "max"}, "cpu": null}),
+                json!({"unified": {"cpu.max": "max"}, "cpu": null, "blockIO": null}),
                 json!({"cpu": {"quota": 5, "period": 10}, "devices": [{"allow": false}], "unified": {"cpu.max": "max"}}),
+            ),
+            (
+                json!({"memory": {"limit": null, "swap": 8}, "rdma": {"a": {"hcaHandles": null}}}),
+                json!({
+                    "cpu": {"quota": 5, "period": 10}, "devices": [{"allow": false}],
+                    "memory": {"swap": 8}, "rdma": {"a": {}},
+                }),
             ),
         ];
         for (change, after) in cases {
@@ -142,5 +154,30 @@ mod tests {
         assert_eq!(memory(json!({"limit": -1})), json!({"limit": -1, "swap": -1}));
         assert_eq!(memory(json!({"limit": -1, "swap": 7})), json!({"limit": -1, "swap": 7}));
         assert_eq!(memory(json!({"limit": 5})), json!({"limit": 5}));
+    }
+
+    /// A directory with the files of a cgroup that has 300 bytes in use; a limit of cpu time fails, for lack of a file.
+    fn cgroup(dir: &std::path::Path) -> Cgroup {
+        for (file, text) in
+            [("cgroup.controllers", "cpu memory pids"), ("memory.current", "300"), ("memory.max", ""), ("pids.max", "")]
+        {
+            std::fs::write(dir.join(file), text).unwrap();
+        }
+        let directory = json!({"version": "v2", "controllers": ["cpu", "memory", "pids"], "mount": dir, "path": dir});
+        let cgroup = json!({"driver": "cgroupfs", "directories": [directory], "lenient": false});
+        serde_json::from_value(cgroup).unwrap()
+    }
+
+    #[test]
+    fn limits_are_set_back_whatever_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = json!({"memory": {"limit": 200, "checkBeforeUpdate": true}, "pids": {"limit": 7}});
+        let after = json!({"memory": {"limit": 400}, "pids": {"limit": 5}, "cpu": {"shares": 9}});
+        let err = replace(&cgroup(dir.path()), &before, &after).unwrap_err();
+        assert!(err.to_string().contains("cpu.weight"), "{err}");
+        let file = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!((file("memory.max"), file("pids.max")), ("200".to_owned(), "7".to_owned()));
+        let err = replace(&cgroup(dir.path()), &Value::Null, &before).unwrap_err();
+        assert_eq!(err.to_string(), "rejecting memory limit 200 <= usage 300");
     }
 }

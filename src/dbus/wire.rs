@@ -23,6 +23,8 @@ pub enum Kind {
     Error = 3,
     /// A signal.
     Signal = 4,
+    /// What a later version of the protocol may have: to be passed over.
+    Other = 255,
 }
 
 /// The header's fields, by their numbers.
@@ -33,6 +35,7 @@ mod field {
     pub const ERROR_NAME: u8 = 4;
     pub const REPLY_SERIAL: u8 = 5;
     pub const DESTINATION: u8 = 6;
+    pub const SENDER: u8 = 7;
     pub const SIGNATURE: u8 = 8;
 }
 
@@ -82,6 +85,17 @@ impl Encoder {
         self.bytes.push(0);
     }
 
+    /// Adds a field of a header, if it says anything: number, type, text.
+    fn field(&mut self, (number, kind, value): (u8, &str, &str)) {
+        if value.is_empty() {
+            return;
+        }
+        self.structure();
+        self.number('y', u64::from(number));
+        self.signature(kind);
+        if kind == "g" { self.signature(value) } else { self.text(value) }
+    }
+
     /// Begins a structure.
     pub fn structure(&mut self) {
         self.align(8);
@@ -102,23 +116,23 @@ impl Encoder {
 
 /// Returns the bytes of a method's call.
 pub(super) fn call(serial: u32, object: Object<'_>, method: &str, body: &Encoder) -> Vec<u8> {
-    let mut message = Encoder { bytes: vec![ORDER, Kind::Call as u8, 0, PROTOCOL], signature: String::new() };
-    message.number('u', body.bytes.len() as u64);
-    message.number('u', u64::from(serial));
     let fields = [
         (field::PATH, "o", object.path),
         (field::DESTINATION, "s", object.service),
         (field::INTERFACE, "s", object.interface),
         (field::MEMBER, "s", method),
-        (field::SIGNATURE, "g", &body.signature),
     ];
+    message(Kind::Call, serial, &mut |array| fields.iter().for_each(|field| array.field(*field)), body)
+}
+
+/// Returns the bytes of a message, to whose header `fields` adds what is not about the body.
+fn message(kind: Kind, serial: u32, fields: &mut dyn FnMut(&mut Encoder), body: &Encoder) -> Vec<u8> {
+    let mut message = Encoder { bytes: vec![ORDER, kind as u8, 0, PROTOCOL], signature: String::new() };
+    message.number('u', body.bytes.len() as u64);
+    message.number('u', u64::from(serial));
     message.array(8, &mut |array| {
-        for (number, kind, value) in fields.iter().filter(|(.., value)| !value.is_empty()) {
-            array.structure();
-            array.number('y', u64::from(*number));
-            array.signature(kind);
-            if *kind == "g" { array.signature(value) } else { array.text(value) }
-        }
+        fields(array);
+        array.field((field::SIGNATURE, "g", &body.signature));
     });
     message.align(8);
     message.bytes.extend_from_slice(&body.bytes);
@@ -128,7 +142,7 @@ pub(super) fn call(serial: u32, object: Object<'_>, method: &str, body: &Encoder
 /// The fixed part that a message begins with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
-    kind: Kind,
+    pub kind: Kind,
     /// Where the header's fields end.
     fields_end: usize,
     /// Where the body begins.
@@ -151,7 +165,8 @@ impl Start {
             2 => Kind::Return,
             3 => Kind::Error,
             4 => Kind::Signal,
-            _ => return Err(malformed()),
+            0 => return Err(malformed()),
+            _ => Kind::Other,
         };
         if order != ORDER || version != PROTOCOL {
             return Err(malformed());
@@ -173,6 +188,8 @@ pub struct Message {
     pub member: Option<String>,
     /// The error's name.
     pub error_name: Option<String>,
+    /// Who sent it, in the words of a bus.
+    pub sender: Option<String>,
     bytes: Vec<u8>,
     body: usize,
 }
@@ -184,6 +201,7 @@ impl Message {
             answers: None,
             member: None,
             error_name: None,
+            sender: None,
             bytes: Vec::new(),
             body: start.body,
         };
@@ -200,6 +218,7 @@ impl Message {
             match (number, value) {
                 (field::MEMBER, Field::Text(text)) => message.member = Some(text),
                 (field::ERROR_NAME, Field::Text(text)) => message.error_name = Some(text),
+                (field::SENDER, Field::Text(text)) => message.sender = Some(text),
                 (field::REPLY_SERIAL, Field::Number(serial)) => message.answers = Some(serial),
                 _ => {}
             }
@@ -274,8 +293,29 @@ fn malformed() -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A message of somebody: what it answers, the signal's or the error's name, and who sends it.
+    pub(in crate::dbus) fn other(
+        kind: Kind,
+        answers: Option<u32>,
+        [name, sender]: [&str; 2],
+        body: &Encoder,
+    ) -> Vec<u8> {
+        let number = if kind == Kind::Error { field::ERROR_NAME } else { field::MEMBER };
+        let mut fields = |array: &mut Encoder| {
+            array.field((number, "s", name));
+            array.field((field::SENDER, "s", sender));
+            if let Some(serial) = answers {
+                array.structure();
+                array.number('y', field::REPLY_SERIAL.into());
+                array.signature("u");
+                array.number('u', serial.into());
+            }
+        };
+        message(kind, 1, &mut fields, body)
+    }
 
     /// A message as dbus-monitor --binary has it: a signal JobRemoved of systemd.
     fn signal() -> Vec<u8> {
@@ -284,9 +324,7 @@ mod tests {
         body.text("/job/7");
         body.text("a.scope");
         body.text("done");
-        let mut bytes = call(5, OBJECT, "JobRemoved", &body.with_signature("uoss"));
-        bytes[1] = Kind::Signal as u8;
-        bytes
+        other(Kind::Signal, None, ["JobRemoved", ":1.2"], &body.with_signature("uoss"))
     }
 
     const OBJECT: Object<'static> = Object { service: "a.b", path: "/a", interface: "c.d" };
@@ -316,6 +354,7 @@ mod tests {
         assert_eq!(start.total, bytes.len());
         let message = Message::parse(&start, bytes).unwrap();
         assert_eq!((message.kind, message.member.as_deref()), (Kind::Signal, Some("JobRemoved")));
+        assert_eq!((message.sender.as_deref(), message.answers), (Some(":1.2"), None));
         let mut body = message.body();
         assert_eq!(body.uint32().unwrap(), 7);
         assert_eq!([body.text().unwrap(), body.text().unwrap(), body.text().unwrap()], ["/job/7", "a.scope", "done"]);
@@ -326,7 +365,7 @@ mod tests {
     fn what_is_cut_off_or_nonsense_is_an_error() {
         let bytes = signal();
         let start = Start::parse(&bytes).unwrap();
-        for (at, value) in [(0, b'?'), (1, 9), (3, 2)] {
+        for (at, value) in [(0, b'?'), (1, 0), (3, 2)] {
             let mut changed = bytes.clone();
             changed[at] = value;
             assert!(Start::parse(&changed).is_err(), "{at}");

@@ -6,7 +6,7 @@ const BITS: usize = u64::BITS as usize;
 /// No machine has more (CONFIG_NR_CPUS of the largest distribution kernels is 8192).
 const MOST: u32 = 1 << 16;
 
-/// Reads a list; nothing if it is malformed.
+/// Reads a list; nothing if it is malformed. One without a number is empty, or else malformed too.
 pub fn parse(text: &str) -> Option<Vec<u32>> {
     let mut numbers = Vec::new();
     for range in text.trim().split(',').map(str::trim).filter(|range| !range.is_empty()) {
@@ -17,7 +17,7 @@ pub fn parse(text: &str) -> Option<Vec<u32>> {
         }
         numbers.extend(first..=last);
     }
-    Some(numbers)
+    (!numbers.is_empty() || text.trim().is_empty()).then_some(numbers)
 }
 
 /// Returns the mask with a bit for each number.
@@ -36,11 +36,11 @@ mod tests {
     #[test]
     fn lists_have_ranges() {
         for (text, expected) in
-            [("0-2,7\n", &[0, 1, 2, 7][..]), ("3", &[3]), ("\n", &[]), ("", &[]), ("1, 4 - 5", &[1, 4, 5])]
+            [("0-2,7\n", &[0, 1, 2, 7][..]), ("3", &[3]), ("\n", &[]), ("", &[]), ("1,, 4 - 5,", &[1, 4, 5])]
         {
             assert_eq!(parse(text).as_deref(), Some(expected), "{text}");
         }
-        for text in ["x", "3-1", "1-", "-1", "0-99999999", "1;2"] {
+        for text in [",", " , ,", "x", "3-1", "1-", "-1", "0-99999999", "1;2"] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -8,8 +8,8 @@ pub mod validate;
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use json::Read;
-use oci_spec::runtime::{LinuxNamespace, Mount, Process, Spec};
-use serde_json::{Value, json};
+use oci_spec::runtime::{LinuxNamespace, LinuxResources, Mount, Process, Spec};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// A configuration, and the text that it was read from.
@@ -90,13 +90,16 @@ pub fn parse(text: Vec<u8>) -> Result<Config> {
         _ => {}
     }
     let mut value: Value = json::read(&text).map_err(invalid)?.value;
+    drop_nulls(&mut value);
     crate::plan::memory_policy::check_names(&value)?;
     if let Some(process) = part(&mut value, "process") {
         accept_as_runc(process);
     }
     if let Some(spec) = value.as_object_mut() {
-        // Without it everything is the host's.
         spec.entry("linux").or_insert_with(|| json!({}));
+    }
+    if let Some(Value::Object(resources)) = part(&mut value, "linux").and_then(|linux| part(linux, "resources")) {
+        drop_unlimited(resources);
     }
     // An empty profile is none.
     if let Some(Value::Object(linux)) = part(&mut value, "linux") {
@@ -109,9 +112,11 @@ pub fn parse(text: Vec<u8>) -> Result<Config> {
     understood(json::read(&text).map_err(invalid_part)?, text)
 }
 
-/// Says whether nothing is missing that means something else than our types read in its place.
+/// Says whether nothing can be missing that means something else than our types have in its place: `linux`, without
+/// which everything is the host's, and a limit of processes, which is read as 0.
 fn is_whole(spec: &Spec) -> bool {
-    spec.linux().is_some()
+    let Some(linux) = spec.linux() else { return false };
+    linux.resources().as_ref().and_then(|resources| resources.pids().as_ref()).is_none_or(|pids| pids.limit() != 0)
 }
 
 /// Cuts the copy to what was read, and spells it as the specification does: later commands look for its words there.
@@ -131,6 +136,30 @@ pub fn parse_process(text: &[u8]) -> Result<Process> {
     let mut process: Value = json::read(text).map_err(invalid)?.value;
     accept_as_runc(&mut process);
     Ok(json::read(process.to_string().as_bytes()).map_err(invalid_part)?.value)
+}
+
+/// Reads `linux.resources`, as `update` is given them.
+pub fn parse_resources(mut value: Value) -> Result<LinuxResources> {
+    drop_nulls(&mut value);
+    value.as_object_mut().map(drop_unlimited);
+    serde_json::from_value(value).map_err(|err| Error::invalid(format!("invalid resources: {err}")))
+}
+
+/// Removes what is null, at any depth: to Go it is the same as nothing.
+pub fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            object.retain(|_, value| !value.is_null());
+            object.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(values) => values.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+/// Removes `pids` without a limit, which asks for nothing; a limit of 0 is one.
+fn drop_unlimited(resources: &mut Map<String, Value>) {
+    resources.retain(|key, part| key != "pids" || part.as_object().is_none_or(|pids| pids.contains_key("limit")));
 }
 
 fn invalid(err: serde_json::Error) -> Error {
@@ -235,6 +264,31 @@ mod tests {
         let config = parse(br#"{"ociVersion": "1.0.2"}"#.to_vec()).unwrap();
         assert!(config.spec.linux().as_ref().unwrap().namespaces().is_none());
         assert_eq!(parse(config.text).unwrap().spec, config.spec);
+    }
+
+    #[test]
+    fn what_is_null_or_has_no_limit_is_not_asked_for() {
+        let pids = |resources: &str| {
+            let text = format!(r#"{{"ociVersion": "1.0.2", "linux": {{"resources": {resources}}}}}"#);
+            let config = parse(text.into_bytes()).unwrap();
+            let again = parse(config.text).unwrap().spec;
+            assert_eq!(config.spec, again);
+            let read = parse_resources(serde_json::from_str(resources).unwrap()).unwrap();
+            let linux = again.linux().as_ref().unwrap();
+            assert_eq!(linux.resources().clone().unwrap(), read);
+            read.pids().as_ref().map(|pids| pids.limit())
+        };
+        for (resources, limit) in [
+            (r#"{"pids": {}}"#, None),
+            (r#"{"pids": {"limit": null}}"#, None),
+            (r#"{"pids": null}"#, None),
+            (r#"{"pids": {"limit": 0}}"#, Some(0)),
+            (r#"{"pids": {"limit": -1}, "cpu": {"cpus": null}, "blockIO": {"weightDevice": null}}"#, Some(-1)),
+        ] {
+            assert_eq!(pids(resources), limit, "{resources}");
+        }
+        let err = parse_resources(json!({"pids": {"limit": "many"}})).unwrap_err().to_string();
+        assert!(err.starts_with("invalid resources: invalid type"), "{err}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{Errno, Result, cvt};
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Takes over a descriptor that a system call has just returned.
@@ -33,6 +34,22 @@ fn close_between(first: u32, last: u32) -> Result<()> {
     // _exit, without running destructors.
     cvt(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
     Ok(())
+}
+
+/// Waits until there is something to read, or the other end is closed, at most `millis` (-1: for ever); says whether it is
+/// so.
+pub fn wait_readable(fd: BorrowedFd<'_>, millis: i32) -> Result<bool> {
+    poll_one(fd, PollFlags::POLLIN, PollTimeout::try_from(millis).unwrap_or(PollTimeout::NONE))
+}
+
+fn poll_one(fd: BorrowedFd<'_>, events: PollFlags, timeout: PollTimeout) -> Result<bool> {
+    let mut fds = [PollFd::new(fd, events)];
+    loop {
+        match nix::poll::poll(&mut fds, timeout) {
+            Err(Errno::EINTR) => {}
+            other => return other.map(|ready| ready > 0),
+        }
+    }
 }
 
 /// Clears or sets close-on-exec on one descriptor.
@@ -123,15 +140,8 @@ pub fn rewind(fd: BorrowedFd<'_>) -> Result<()> {
 
 /// Waits until nobody can read any more what is written to a pipe or fifo.
 pub fn wait_unread(writer: BorrowedFd<'_>) -> Result<()> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     // POLLERR is always told, and means this for the writing end (pipe(7)).
-    let mut fds = [PollFd::new(writer, PollFlags::empty())];
-    loop {
-        match poll(&mut fds, PollTimeout::NONE) {
-            Err(Errno::EINTR) => {}
-            other => return other.map(drop),
-        }
-    }
+    poll_one(writer, PollFlags::empty(), PollTimeout::NONE).map(drop)
 }
 
 /// Makes a pipe, both ends close-on-exec: (read end, write end).

@@ -1,9 +1,8 @@
 //! Processes by descriptor: a pidfd never means another process than the one it was opened for.
 
-use super::fd::own;
+use super::fd::{own, wait_readable};
 use super::{Result, cvt};
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// Opens a descriptor of the process that has `pid` now (pidfd_open(2), 5.3).
@@ -28,14 +27,7 @@ pub fn duplicate(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
 
 /// Waits until the process has ended, at most `millis` (-1: for ever); says whether it has.
 pub fn wait_ended(pidfd: BorrowedFd<'_>, millis: i32) -> Result<bool> {
-    let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::NONE);
-    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
-    loop {
-        match nix::poll::poll(&mut fds, timeout) {
-            Err(super::Errno::EINTR) => {}
-            other => return other.map(|ready| ready > 0),
-        }
-    }
+    wait_readable(pidfd, millis)
 }
 
 /// How a child ended.

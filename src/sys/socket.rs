@@ -38,14 +38,23 @@ pub fn connect_stream(path: &std::path::Path) -> Result<OwnedFd> {
 /// Connects to the stream socket at `path`, where this, and each read and write, may take as long as `limit`; for ever
 /// if it is zero.
 pub fn connect_within(path: &std::path::Path, limit: std::time::Duration) -> Result<OwnedFd> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
+    connect_to(&nix::sys::socket::UnixAddr::new(path)?, limit)
+}
+
+/// Connects to the stream socket with an abstract name; see [`connect_within`].
+pub fn connect_abstract(name: &[u8], limit: std::time::Duration) -> Result<OwnedFd> {
+    connect_to(&nix::sys::socket::UnixAddr::new_abstract(name)?, limit)
+}
+
+fn connect_to(address: &nix::sys::socket::UnixAddr, limit: std::time::Duration) -> Result<OwnedFd> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, connect, setsockopt, socket, sockopt};
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     if !limit.is_zero() {
         let limit = nix::sys::time::TimeVal::new(limit.as_secs() as i64, 0);
         setsockopt(&fd, sockopt::SendTimeout, &limit)?;
         setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
     }
-    connect(fd.as_fd().as_raw_fd(), &UnixAddr::new(path)?)?;
+    connect(fd.as_fd().as_raw_fd(), address)?;
     Ok(fd)
 }
 

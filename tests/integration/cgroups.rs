@@ -188,6 +188,27 @@ fn a_limit_of_processes_is_enforced() {
 }
 
 #[test]
+fn a_limit_of_processes_that_is_missing_is_none() {
+    requires!(root, cgroup_v1);
+    for pids in [json!({}), json!({"limit": null}), json!({"limit": -1})] {
+        let c = resources(Bundle::sleep(), json!({"pids": pids})).start();
+        assert_eq!(c.limit("pids", "pids.max"), "max", "{pids}");
+    }
+}
+
+#[test]
+fn letters_that_are_no_access_to_a_device_mean_nothing() {
+    requires!(root);
+    let c = Bundle::sh("head -c 1 /dev/zero | wc -c; head -c 1 /dev/full | wc -c; echo >/dev/denied");
+    let c = c.with(|config| {
+        config["linux"]["devices"] = json!([{"path": "/dev/denied", "type": "c", "major": 1, "minor": 11}]);
+        let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rax"});
+        config["linux"]["resources"]["devices"].as_array_mut().unwrap().push(rule);
+    });
+    c.run().exits(1).prints("1\n1").stderr_contains("/dev/denied: Operation not permitted");
+}
+
+#[test]
 fn a_limit_that_init_cannot_live_with_is_explained() {
     requires!(root, cgroup_v1);
     ours_only!("a limit that runc cannot live with is higher");

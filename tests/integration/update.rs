@@ -111,7 +111,20 @@ fn json_changes_limits() {
     limits(&c, &[("cpuset.cpus", "0"), ("cpu.cfs_quota_us", "30000"), ("cpu.shares", "100")]);
     limits(&c, &[("memory.limit_in_bytes", "33554432"), ("pids.max", "max")]);
     update_with(&c, r#"{"pids": {"limit": 9}, "cpu": {"period": 50000}}"#).ok();
-    limits(&c, &[("pids.max", "9"), ("cpu.cfs_quota_us", "30000"), ("cpu.cfs_period_us", "50000")]);
+    let after = [("pids.max", "9"), ("cpu.cfs_quota_us", "30000"), ("cpu.cfs_period_us", "50000")];
+    limits(&c, &after);
+    // Neither is what has no value, in what was limited before and what was not.
+    for text in
+        [r#"{"pids": {}}"#, r#"{"pids": {"limit": null}, "cpu": {"burst": null}, "rdma": {"a": {"hcaHandles": null}}}"#]
+    {
+        update_with(&c, text).ok();
+        limits(&c, &after);
+    }
+    let c = Bundle::sleep().start();
+    for text in [r#"{"pids": {}}"#, r#"{"pids": {"limit": null}, "blockIO": {"weight": null}}"#] {
+        update_with(&c, text).ok();
+        limits(&c, &[("pids.max", "max")]);
+    }
 }
 
 #[test]

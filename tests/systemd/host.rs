@@ -38,6 +38,11 @@ impl Host {
         kinds.iter().map(|kind| Self::shared(*kind)).collect()
     }
 
+    /// Returns one for a test that does to it what others would notice.
+    pub fn another(kind: Kind) -> &'static Self {
+        Box::leak(Box::new(Self::begin(kind).unwrap_or_else(|err| panic!("{err}"))))
+    }
+
     fn begin(kind: Kind) -> Result<Self, String> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/host.sh");
         let layout = if kind == Kind::V2 { "v2" } else { "hybrid" };

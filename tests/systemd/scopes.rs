@@ -4,6 +4,7 @@ use crate::host::{Host, Kind};
 use crate::support::{Bundle, Layout, Runtime, wait_until};
 use serde_json::json;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn a_container_has_a_scope_in_its_slice() {
@@ -65,9 +66,13 @@ fn a_container_in_the_foreground_takes_its_scope_with_it() {
 fn what_fails_leaves_no_scope() {
     requires!(root, systemd);
     for host in Host::all() {
-        let c = host.scope(Bundle::new(&["/no/such/program"]));
-        c.runtime.output_of(c.command("run", &[])).fails();
-        c.leaves_nothing();
+        let no_program = Bundle::new(&["/no/such/program"]);
+        let no_cpu = Bundle::sleep().with(|config| config["linux"]["resources"]["cpu"] = json!({"cpus": "4000"}));
+        for bundle in [no_program, no_cpu] {
+            let c = host.scope(bundle);
+            c.runtime.output_of(c.command("run", &[])).fails();
+            c.leaves_nothing();
+        }
     }
 }
 
@@ -143,6 +148,38 @@ fn the_bus_will_do_where_systemd_itself_cannot_be_asked() {
 }
 
 #[test]
+fn a_systemd_that_executes_itself_again_meanwhile_is_asked_once_more() {
+    requires!(root, systemd);
+    ours_only!("runc waits for half a minute for a job that it is told no end of");
+    let host = Host::another(Kind::V2);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let again = threads.spawn(|| {
+            let mut count = 0;
+            // As often as can be: it is a matter of a few milliseconds each time.
+            while !done.load(Ordering::Relaxed) {
+                // systemctl itself may be told that the connection was closed.
+                host.inside("systemctl daemon-reexec");
+                count += 1;
+            }
+            count
+        });
+        let runs = (0..10).map(|_| {
+            let c = host.scope(Bundle::new(&["true"]));
+            let output = c.runtime.output_of(c.command("run", &[]));
+            (output, c)
+        });
+        let runs: Vec<_> = runs.collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(again.join().unwrap() > 1);
+        for (output, c) in runs {
+            output.ok();
+            c.leaves_nothing();
+        }
+    });
+}
+
+#[test]
 fn a_path_that_names_no_unit_is_refused() {
     requires!(root, systemd);
     let mut c = Host::shared(Kind::V2).scope(Bundle::sleep());
@@ -150,6 +187,21 @@ fn a_path_that_names_no_unit_is_refused() {
     let form =
         "expected cgroupsPath to be of format \\\"slice:prefix:name\\\" for systemd cgroups, got \\\"/a/b\\\" instead";
     c.runtime.output_of(c.command("run", &[])).fails().stderr_contains(form);
+}
+
+#[test]
+fn a_slice_is_no_unit_for_a_container() {
+    requires!(root, systemd);
+    // It may be there with others in it, who would be stopped with the container.
+    let host = Host::shared(Kind::V2);
+    let mut c = host.scope(Bundle::sleep());
+    let slice = format!("stasis-tests-{}.slice", c.runtime.id().replace('-', "_"));
+    host.inside(&format!("systemd-run --quiet --scope --slice={slice} sleep 0.1")).ok();
+    c.runtime.edit(|config| config["linux"]["cgroupsPath"] = json!(format!("stasis-tests.slice::{slice}")));
+    let text = format!("unable to start unit \\\"{slice}\\\"");
+    c.runtime.output_of(c.command("run", &["--detach"])).fails().stderr_contains(&text);
+    assert!(host.units(&slice).contains(" active "), "{}", host.units(&slice));
+    host.inside(&format!("systemctl stop {slice}"));
 }
 
 #[test]

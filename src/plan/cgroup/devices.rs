@@ -60,13 +60,17 @@ const fn default(kind: Kind, major: Option<u32>, minor: Option<u32>, access: u8)
 pub(super) fn rules(configured: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>> {
     let mut rules = Vec::with_capacity(configured.len() + DEFAULTS.len());
     for (index, rule) in configured.iter().enumerate() {
-        rules.push(DeviceRule {
+        let rule = DeviceRule {
             allow: rule.allow(),
             kind: kind(rule.typ())?,
             major: number(rule.major(), index)?,
             minor: number(rule.minor(), index)?,
             access: access(rule.access().as_deref().unwrap_or_default(), index)?,
-        });
+        };
+        // One for all devices is for every access, whatever it says.
+        if rule.access != 0 || rule.kind == Kind::All {
+            rules.push(rule);
+        }
     }
     rules.extend(DEFAULTS);
     Ok(rules)
@@ -96,12 +100,13 @@ fn access(letters: &str, index: usize) -> Result<u8> {
     if letters.is_empty() {
         return Err(Error::invalid(format!("device access at {index} field cannot be empty")));
     }
-    letters.bytes().try_fold(0, |access, letter| match letter {
-        b'r' => Ok(access | READ),
-        b'w' => Ok(access | WRITE),
-        b'm' => Ok(access | MKNOD),
-        _ => Err(Error::invalid(format!("device access {letters:?} at {index} is not made of r, w and m"))),
-    })
+    // As with runc, other letters mean nothing.
+    Ok(letters.bytes().fold(0, |access, letter| match letter {
+        b'r' => access | READ,
+        b'w' => access | WRITE,
+        b'm' => access | MKNOD,
+        _ => access,
+    }))
 }
 
 /// What the v1 controller has to be told, as lines for its two files.
@@ -371,6 +376,8 @@ mod tests {
             {"allow": false, "type": "b", "major": 8, "minor": 0, "access": "rw"}]"#;
         let pieces = r#"[{"allow": true, "type": "b", "major": 8, "minor": 0, "access": "r"},
             {"allow": true, "type": "b", "major": 8, "minor": 0, "access": "w"}]"#;
+        let letters = r#"[{"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwa"},
+            {"allow": true, "type": "c", "major": 1, "minor": 12, "access": "x"}]"#;
         let cases = [
             // rules, kind, access, numbers, whether it is allowed
             (DENY, CHAR, READ | WRITE, (1, 3), true),
@@ -391,6 +398,8 @@ mod tests {
             (all_but_one, BLOCK, MKNOD, (8, 0), true),
             (all_but_one, BLOCK, WRITE, (8, 1), true),
             (all_but_one, CHAR, ALL, (10, 229), true),
+            (letters, CHAR, READ | WRITE, (1, 11), true),
+            (letters, CHAR, READ, (1, 12), false),
             (pieces, BLOCK, READ | WRITE, (8, 0), true),
             (pieces, BLOCK, ALL, (8, 0), true),
         ];
@@ -417,6 +426,7 @@ mod tests {
         assert_eq!(defaults[8..], ["c 136:* rwm", "c 5:2 rwm", "c 10:200 rwm"]);
         let cases: &[(&str, bool, &[&str])] = &[
             (r#"[{"allow": true, "access": "rwm"}]"#, true, &[]),
+            (r#"[{"allow": true, "type": "c", "major": 1, "minor": 12, "access": "x"}]"#, false, &[]),
             (
                 r#"[{"allow": true, "access": "rwm"}, {"allow": false, "type": "b", "major": 8, "access": "rm"}]"#,
                 true,
@@ -448,7 +458,6 @@ mod tests {
     fn rules_that_are_none_are_refused() {
         let cases = [
             (r#"[{"allow": true}]"#, "device access at 0 field cannot be empty"),
-            (r#"[{"allow": true, "access": "x"}]"#, "device access \"x\" at 0 is not made of r, w and m"),
             (r#"[{"allow": true, "type": "p", "access": "r"}]"#, "invalid cgroup device type \"p\""),
             (r#"[{"allow": true, "major": -2, "access": "r"}]"#, "device number -2 at 0 is not valid"),
             (r#"[{"allow": true, "minor": 4294967296, "access": "r"}]"#, "device number 4294967296 at 0 is not valid"),

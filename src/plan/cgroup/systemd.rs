@@ -17,9 +17,6 @@ use crate::plan::number_list;
 
 pub use annotation::properties as annotated;
 
-/// The period of cpu time where none is given, in microseconds.
-const DEFAULT_PERIOD: u64 = 100_000;
-
 /// What systemd takes for no limit.
 const NO_LIMIT: u64 = u64::MAX;
 
@@ -86,7 +83,7 @@ pub struct Host {
 /// A unit that is made, or changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unit {
-    /// Its name: that of a scope, or of a slice, which has no processes of its own when it is made.
+    /// Its name, which is that of a scope.
     pub name: String,
     /// Whether it is the user's own systemd's.
     pub is_user: bool,
@@ -96,14 +93,10 @@ pub struct Unit {
     pub limits: Vec<Property>,
 }
 
-impl Unit {
-    /// Returns whether it is a slice.
-    pub fn is_slice(&self) -> bool {
-        self.name.ends_with(SLICE)
-    }
-}
-
 const SLICE: &str = ".slice";
+
+/// The slice that all others are in.
+const ROOT_SLICE: &str = "-.slice";
 
 /// What of the configuration decides about a unit.
 #[derive(Clone, Debug)]
@@ -114,7 +107,7 @@ pub struct Asked<'a> {
     pub id: &'a str,
     /// `linux.resources`.
     pub resources: Option<&'a LinuxResources>,
-    /// Properties of annotations, which win over our own.
+    /// Properties of annotations, which win over those that every unit has. Limits win over them.
     pub annotated: Vec<Property>,
 }
 
@@ -129,8 +122,15 @@ pub fn plan(layout: &Layout, host: &Host, asked: Asked<'_>) -> Result<CgroupPlan
     let mut plan = super::plan(layout, &OwnCgroup::default(), Some(&path), asked.id, asked.resources)?;
     let version = if matches!(layout, Layout::V2(_)) { Version::V2 } else { Version::V1 };
     let limits = asked.resources.map(|resources| limits(version, resources)).transpose()?.unwrap_or_default();
-    let mut unit = Unit { name: names.unit, is_user: host.is_user, properties: Vec::new(), limits: Vec::new() };
-    unit.properties = surroundings(&unit, asked.id, &names.slice, version);
+    let properties = surroundings(asked.id, &names.slice, version);
+    let mut unit = Unit { name: names.unit, is_user: host.is_user, properties, limits: Vec::new() };
+    let is_asked = |property: &Property| asked.annotated.iter().any(|other| other.name == property.name);
+    unit.properties.retain(|property| !is_asked(property));
+    // Of two with one name the later one counts.
+    unit.properties.extend(asked.annotated);
+    if let (Some(resources), Version::V2) = (asked.resources, version) {
+        unit.properties.extend(oom_policy(resources)?);
+    }
     // Whoever holds the scope until init is in it counts as well.
     let alone = |property: &Property| property.name == "TasksMax" && property.value == Value::Number('t', 1);
     (unit.limits, _) = limits.iter().cloned().partition(alone);
@@ -138,23 +138,17 @@ pub fn plan(layout: &Layout, host: &Host, asked: Asked<'_>) -> Result<CgroupPlan
     if let DeviceAccess::Rules(rules) = &plan.devices {
         unit.properties.extend(devices(rules, &host.devices));
     }
-    let is_asked = |property: &Property| asked.annotated.iter().any(|other| other.name == property.name);
-    unit.properties.retain(|property| !is_asked(property));
-    unit.properties.extend(asked.annotated);
     plan.unit = Some(unit);
     Ok(plan)
 }
 
 /// Returns the properties of a unit that has no limits.
-fn surroundings(unit: &Unit, id: &str, slice: &str, version: Version) -> Vec<Property> {
-    let mut properties = vec![Property::new("Description", Value::Text(format!("container {id}")))];
-    if unit.is_slice() {
-        // Its name says where it is.
-        properties.push(Property::new("Wants", Value::Texts(vec![slice.to_owned()])));
-    } else {
-        properties.push(Property::new("Slice", Value::Text(slice.to_owned())));
-        properties.push(Property::flag("Delegate", true));
-    }
+fn surroundings(id: &str, slice: &str, version: Version) -> Vec<Property> {
+    let mut properties = vec![
+        Property::new("Description", Value::Text(format!("container {id}"))),
+        Property::new("Slice", Value::Text(slice.to_owned())),
+        Property::flag("Delegate", true),
+    ];
     let io = if version == Version::V2 { "IOAccounting" } else { "BlockIOAccounting" };
     // The memory of what joins before the accounting begins is never counted.
     let accounting = ["MemoryAccounting", "CPUAccounting", io, "TasksAccounting"];
@@ -162,6 +156,19 @@ fn surroundings(unit: &Unit, id: &str, slice: &str, version: Version) -> Vec<Pro
     // Else a shutdown would end the container before the engine that looks after it.
     properties.push(Property::flag("DefaultDependencies", false));
     properties
+}
+
+/// Returns what systemd does when the kernel has ended a process for lack of memory. It takes this when the unit starts,
+/// and not later.
+fn oom_policy(resources: &LinuxResources) -> Result<Option<Property>> {
+    const FILE: &str = "memory.oom.group";
+    let Some(value) = resources.unified().as_ref().and_then(|unified| unified.get(FILE)) else { return Ok(None) };
+    let policy = match value.trim().parse::<u64>().map_err(|_| no_value(FILE, value))? {
+        0 => "continue",
+        1 => "kill",
+        _ => return Ok(None),
+    };
+    Ok(Some(Property::new("OOMPolicy", Value::Text(policy.to_owned())).since(253)))
 }
 
 /// Returns the rules for the v1 controller as properties. Without them systemd would allow all devices when it next
@@ -213,9 +220,14 @@ impl Names {
         let slice = match slice {
             "" if is_user => "user.slice",
             "" => "system.slice",
+            "-" => ROOT_SLICE,
             given => given,
         };
-        let unit = if name.ends_with(SLICE) { name.to_owned() } else { format!("{prefix}-{name}.scope") };
+        if name.ends_with(SLICE) {
+            // As with runc, whose systemd says so: one may be there, with others in it who would end with the container.
+            return Err(Error::invalid(format!("unable to start unit {name:?}: a slice takes no processes")));
+        }
+        let unit = format!("{prefix}-{name}.scope");
         if unit.contains('/') {
             return Err(Error::invalid(format!("invalid unit name: {unit}")));
         }
@@ -228,7 +240,7 @@ fn expand(slice: &str) -> Result<PathBuf> {
     let invalid = || Error::invalid(format!("invalid slice name: {slice}"));
     let name = slice.strip_suffix(SLICE).filter(|name| !name.is_empty() && !name.contains('/')).ok_or_else(invalid)?;
     let mut path = PathBuf::from("/");
-    if name == "-" {
+    if slice == ROOT_SLICE {
         return Ok(path);
     }
     let mut prefix = String::new();
@@ -264,6 +276,9 @@ pub fn limits(version: Version, resources: &LinuxResources) -> Result<Vec<Proper
         for (file, value) in entries {
             from_file(file, value, &mut limits)?;
         }
+        if v2::is_idle(unified) {
+            add_idle((v2::WEIGHT, "cpu.idle"), unified.contains_key(v2::WEIGHT), &mut limits);
+        }
     }
     Ok(limits)
 }
@@ -285,8 +300,12 @@ fn memory(version: Version, memory: &LinuxMemory, limits: &mut Vec<Property>) ->
 fn cpu(version: Version, cpu: &LinuxCpu, limits: &mut Vec<Property>) -> Result<()> {
     let shares = cpu.shares().filter(|shares| *shares != 0);
     match version {
-        Version::V2 if cpu.idle() == Some(1) => limits.push(idle()),
-        Version::V2 => limits.extend(shares.map(|shares| Property::number("CPUWeight", v2::weight(shares)))),
+        Version::V2 => {
+            limits.extend(shares.map(|shares| Property::number("CPUWeight", v2::weight(shares))));
+            if cpu.idle() == Some(1) {
+                add_idle(("CPUWeight", "CpuIdle"), shares.is_some(), limits);
+            }
+        }
         Version::V1 => limits.extend(shares.map(|shares| Property::number("CPUShares", shares))),
     }
     quota(cpu.quota().unwrap_or(0), cpu.period().unwrap_or(0), limits);
@@ -298,9 +317,12 @@ fn cpu(version: Version, cpu: &LinuxCpu, limits: &mut Vec<Property>) -> Result<(
     Ok(())
 }
 
-/// A weight of 0 makes a cgroup idle.
-fn idle() -> Property {
-    Property::number("CPUWeight", 0).since(252)
+/// Adds the weight of 0 that makes a cgroup idle; it counts in the place of one before it.
+fn add_idle((weight, idle): (&str, &str), has_weight: bool, limits: &mut Vec<Property>) {
+    if has_weight {
+        log::warn!("unable to apply both {weight} and {idle} to systemd, ignoring {weight}");
+    }
+    limits.push(Property::number("CPUWeight", 0).since(252));
 }
 
 /// Adds a quota of cpu time, which is not limited if it is negative.
@@ -312,7 +334,7 @@ fn quota(quota: i64, period: u64, limits: &mut Vec<Property>) {
     if quota == 0 && period == 0 {
         return;
     }
-    let period = if period == 0 { DEFAULT_PERIOD } else { period };
+    let period = if period == 0 { v2::DEFAULT_PERIOD } else { period };
     let per_second = match u64::try_from(quota) {
         Ok(quota @ 1..) => (quota.saturating_mul(1_000_000) / period).next_multiple_of(PERCENT),
         _ => NO_LIMIT,
@@ -331,18 +353,17 @@ fn bits(list: &str) -> Result<Vec<u8>> {
 
 /// Adds what a file of `linux.resources.unified` means, if systemd has a word for it.
 fn from_file(file: &str, value: &str, limits: &mut Vec<Property>) -> Result<()> {
-    let invalid = || Error::invalid(format!("unified resource {file:?} value conversion error: {value:?}"));
+    let invalid = || no_value(file, value);
     let number = |text: &str| text.trim().parse::<u64>().map_err(|_| invalid());
     let amount = |text: &str| if text.trim() == "max" { Ok(NO_LIMIT) } else { number(text) };
     let name = match file {
-        "cpu.idle" if value.trim() == "1" => {
-            limits.push(idle());
-            return Ok(());
-        }
         "cpu.max" => {
             let mut words = value.split_whitespace();
             let most = amount(words.next().ok_or_else(invalid)?)?;
-            let period = words.next().map_or(Ok(DEFAULT_PERIOD), number)?;
+            let period = words.next().map_or(Ok(v2::DEFAULT_PERIOD), number)?;
+            if words.next().is_some() {
+                return Err(Error::invalid(format!("unified resource {file:?} value invalid: {value:?}")));
+            }
             quota(i64::try_from(most).unwrap_or(-1), period, limits);
             return Ok(());
         }
@@ -351,11 +372,10 @@ fn from_file(file: &str, value: &str, limits: &mut Vec<Property>) -> Result<()> 
             limits.push(Property::new(name, Value::Bytes(bits(value)?)));
             return Ok(());
         }
-        "memory.oom.group" if value.trim() == "1" => {
-            limits.push(Property::new("OOMPolicy", Value::Text("kill".to_owned())).since(253));
+        v2::WEIGHT => {
+            limits.push(Property::number("CPUWeight", number(value)?));
             return Ok(());
         }
-        "cpu.weight" => "CPUWeight",
         "memory.high" => "MemoryHigh",
         "memory.low" => "MemoryLow",
         "memory.min" => "MemoryMin",
@@ -366,6 +386,10 @@ fn from_file(file: &str, value: &str, limits: &mut Vec<Property>) -> Result<()> 
     };
     limits.push(Property::number(name, amount(value)?));
     Ok(())
+}
+
+fn no_value(file: &str, value: &str) -> Error {
+    Error::invalid(format!("unified resource {file:?} value conversion error: {value:?}"))
 }
 
 #[cfg(test)]

@@ -5,14 +5,16 @@
 //! for (swappiness, the OOM killer's switch, realtime cpu time, leaf weights, network classes) is
 //! left out, as runc leaves it out.
 
+use std::collections::HashMap;
+
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
 use super::v1::{cpuset, hugetlb, pids_max, rdma};
 use super::{Refusal, UsageCheck, Write};
 use crate::error::{Error, Result};
 
-/// The period that cpu.max has when none was set.
-const DEFAULT_PERIOD: u64 = 100_000;
+/// The period that cpu.max has when none was set, in microseconds.
+pub(super) const DEFAULT_PERIOD: u64 = 100_000;
 
 /// Returns what `resources` asks of `controller`.
 pub(super) fn writes(controller: &str, resources: &LinuxResources) -> Result<Vec<Write>> {
@@ -142,11 +144,21 @@ fn io(io: &LinuxBlockIo) -> Vec<Write> {
     writes
 }
 
+/// The file of a cgroup's weight.
+pub(super) const WEIGHT: &str = "cpu.weight";
+
+/// Says whether the files are those of an idle cgroup.
+pub(super) fn is_idle(unified: &HashMap<String, String>) -> bool {
+    unified.get("cpu.idle").is_some_and(|value| value.trim() == "1")
+}
+
 /// Returns the writes of `unified`, in the order of their names; `is_available` knows the
 /// controllers.
 pub(super) fn unified(resources: &LinuxResources, is_available: &dyn Fn(&str) -> bool) -> Result<Vec<Write>> {
     let Some(unified) = resources.unified() else { return Ok(Vec::new()) };
-    let mut entries: Vec<_> = unified.iter().collect();
+    // The kernel refuses a weight for an idle cgroup.
+    let is_idle = is_idle(unified);
+    let mut entries: Vec<_> = unified.iter().filter(|(file, _)| !is_idle || *file != WEIGHT).collect();
     entries.sort();
     let mut writes = Vec::new();
     for (file, value) in entries {

@@ -57,9 +57,18 @@ fn property(name: &str, text: &str) -> std::result::Result<Property, Wrong> {
 }
 
 fn microseconds(text: &str) -> Option<Value> {
-    let number = text.trim().rsplit(' ').next()?;
-    let seconds = number.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0)?;
-    Some(Value::Number('t', (seconds * 1e6) as u64))
+    const MICROS: u64 = 1_000_000;
+    let micros = match value(text)? {
+        Value::Number('b', _) => None,
+        Value::Number('d', bits) => {
+            let micros = f64::from_bits(bits) * MICROS as f64;
+            (0.0..u64::MAX as f64).contains(&micros).then_some(micros as u64)
+        }
+        Value::Number('t', seconds) => seconds.checked_mul(MICROS),
+        Value::Number(_, seconds) => u64::try_from(seconds as i64).ok()?.checked_mul(MICROS),
+        _ => None,
+    };
+    micros.map(|micros| Value::Number('t', micros))
 }
 
 fn value(text: &str) -> Option<Value> {
@@ -177,6 +186,15 @@ mod tests {
             ("Some", "'a' b", "annotation org.systemd.property.Some='a' b value parse error"),
             ("Some", "uint16 65536", "annotation org.systemd.property.Some=uint16 65536 value parse error"),
             ("SomeSec", "-1", "annotation org.systemd.property.SomeSec=-1 value parse error"),
+            ("SomeSec", "some 1", "annotation org.systemd.property.SomeSec=some 1 value parse error"),
+            ("SomeSec", "'1'", "annotation org.systemd.property.SomeSec='1' value parse error"),
+            ("SomeSec", "true", "annotation org.systemd.property.SomeSec=true value parse error"),
+            ("SomeSec", "double 1e30", "annotation org.systemd.property.SomeSec=double 1e30 value parse error"),
+            (
+                "SomeSec",
+                "uint64 18446744073710",
+                "annotation org.systemd.property.SomeSec=uint64 18446744073710 value parse error",
+            ),
         ];
         for (name, text, expected) in cases {
             assert_eq!(of(name, text).unwrap_err().to_string(), expected);

@@ -30,7 +30,7 @@ fn a_path_names_slice_and_unit() {
         (Host::default(), "a-b-c.slice:cri:x", "/a.slice/a-b.slice/a-b-c.slice/cri-x.scope"),
         (Host::default(), ":docker:x", "/system.slice/docker-x.scope"),
         (Host::default(), "-.slice:p:x", "/p-x.scope"),
-        (Host::default(), "a.slice::a-x.slice", "/a.slice/a-x.slice"),
+        (Host::default(), "-:p:x", "/p-x.scope"),
         (Host::default(), "", "/system.slice/stasis-c1.scope"),
         (user, ":p:x", "/user.slice/user-1.slice/user@1.service/user.slice/p-x.scope"),
     ];
@@ -55,6 +55,7 @@ fn a_path_that_names_no_unit_is_refused() {
         ("a--b.slice:b:c", "invalid slice name: a--b.slice"),
         (".slice:b:c", "invalid slice name: .slice"),
         (":b:../c", "invalid unit name: b-../c.scope"),
+        ("a.slice::a-x.slice", "unable to start unit \"a-x.slice\": a slice takes no processes"),
     ];
     for (path, expected) in cases {
         assert_eq!(plan_of(path, &Host::default(), "{}", Vec::new()).unwrap_err().to_string(), expected);
@@ -62,16 +63,38 @@ fn a_path_that_names_no_unit_is_refused() {
 }
 
 #[test]
-fn annotations_win_and_one_task_is_said_later() {
-    let annotated = vec![Property::number("MemoryMax", 5)];
+fn limits_win_over_annotations_and_one_task_is_said_later() {
+    let annotated = vec![Property::number("MemoryMax", 5), Property::flag("Delegate", false)];
     let json = r#"{"memory": {"limit": 4}, "pids": {"limit": 1}}"#;
     let unit = plan_of(":p:x", &Host::default(), json, annotated).unwrap().unit.unwrap();
     let named = |name: &str| unit.properties.iter().filter(|one| one.name == name).cloned().collect::<Vec<_>>();
-    assert_eq!(named("MemoryMax"), [Property::number("MemoryMax", 5)]);
+    assert_eq!(named("MemoryMax"), [Property::number("MemoryMax", 5), Property::number("MemoryMax", 4)]);
     assert_eq!(named("TasksMax"), []);
     assert_eq!(unit.limits, [Property::number("TasksMax", 1)]);
-    assert_eq!(named("Delegate"), [Property::flag("Delegate", true)]);
+    assert_eq!(named("Delegate"), [Property::flag("Delegate", false)]);
     assert_eq!(named("Slice"), [Property::new("Slice", Value::Text("system.slice".into()))]);
+}
+
+#[test]
+fn the_root_slice_has_a_short_name() {
+    let unit = plan_of("-:p:x", &Host::default(), "{}", Vec::new()).unwrap().unit.unwrap();
+    assert!(unit.properties.contains(&Property::new("Slice", Value::Text("-.slice".into()))), "{unit:?}");
+}
+
+#[test]
+fn what_happens_without_memory_is_said_at_the_start_only() {
+    let policy = |value: &str| {
+        let json = format!(r#"{{"unified": {{"memory.oom.group": "{value}"}}}}"#);
+        assert_eq!(limits_of(Version::V2, &json), [""; 0]);
+        let unit = plan_of(":p:x", &Host::default(), &json, Vec::new())?.unit.unwrap();
+        Ok(unit.properties.into_iter().find(|one| one.name == "OOMPolicy").map(|one| one.value))
+    };
+    let text = |text: &str| Ok::<_, Error>(Some(Value::Text(text.to_owned())));
+    assert_eq!(policy("0"), text("continue"));
+    assert_eq!(policy("1"), text("kill"));
+    assert_eq!(policy("2"), Ok(None));
+    let refused = policy("yes").unwrap_err().to_string();
+    assert_eq!(refused, "unified resource \"memory.oom.group\" value conversion error: \"yes\"");
 }
 
 #[test]
@@ -91,7 +114,7 @@ fn resources_become_properties() {
             &["CPUQuotaPeriodUSec=100000", "CPUQuotaPerSecUSec=130000"],
         ),
         (r#"{"cpu": {"quota": -1}}"#, &["CPUQuotaPerSecUSec=infinity"], &["CPUQuotaPerSecUSec=infinity"]),
-        (r#"{"cpu": {"shares": 5, "idle": 1}}"#, &["CPUWeight=0"], &["CPUShares=5"]),
+        (r#"{"cpu": {"shares": 5, "idle": 1}}"#, &["CPUWeight=2", "CPUWeight=0"], &["CPUShares=5"]),
         (r#"{"pids": {"limit": -1}}"#, &["TasksMax=infinity"], &["TasksMax=infinity"]),
         (r#"{"blockIO": {"weight": 500}}"#, &[], &["BlockIOWeight=500"]),
     ];
@@ -110,16 +133,28 @@ fn files_become_properties_where_there_is_a_word() {
         ("cpu.idle", "1", &["CPUWeight=0"]),
         ("memory.high", "max", &["MemoryHigh=infinity"]),
         ("memory.min", "4096", &["MemoryMin=4096"]),
-        ("memory.oom.group", "1", &["OOMPolicy=kill"]),
+        ("cpu.idle", "0", &[]),
         ("pids.max", "9", &["TasksMax=9"]),
         ("hugetlb.2MB.max", "0", &[]),
     ];
     for (file, value, expected) in cases {
         assert_eq!(limits_of(Version::V2, &format!(r#"{{"unified": {{"{file}": "{value}"}}}}"#)), expected);
     }
-    let wrong = serde_json::from_str(r#"{"unified": {"memory.max": "1G"}}"#).unwrap();
-    let text = "unified resource \"memory.max\" value conversion error: \"1G\"";
-    assert_eq!(limits(Version::V2, &wrong).unwrap_err().to_string(), text);
+    for (file, value, what) in [
+        ("memory.max", "1G", "value conversion error"),
+        ("cpu.weight", "max", "value conversion error"),
+        ("cpu.max", "1 2 3", "value invalid"),
+    ] {
+        let wrong = serde_json::from_str(&format!(r#"{{"unified": {{"{file}": "{value}"}}}}"#)).unwrap();
+        let text = format!("unified resource {file:?} {what}: {value:?}");
+        assert_eq!(limits(Version::V2, &wrong).unwrap_err().to_string(), text);
+    }
+    // Idle is what counts, and a weight is nothing that the kernel would take then.
+    let both = r#"{"unified": {"cpu.weight": "7", "cpu.idle": "1"}}"#;
+    assert_eq!(limits_of(Version::V2, both), ["CPUWeight=7", "CPUWeight=0"]);
+    let plan = plan_of(":p:x", &Host::default(), both, Vec::new()).unwrap();
+    let files: Vec<&str> = plan.writes.iter().map(|write| write.file.as_str()).collect();
+    assert_eq!(files, ["cpu.idle"]);
 }
 
 #[test]
@@ -127,7 +162,7 @@ fn lists_become_bits() {
     for (list, expected) in [("0", vec![1]), ("0-2,5", vec![0b10_0111]), ("8", vec![0, 1]), ("1, 9", vec![2, 2])] {
         assert_eq!(bits(list).unwrap(), expected, "{list}");
     }
-    for list in ["", "a", "3-1", "-", "70000"] {
+    for list in ["", ",", "a", "3-1", "-", "70000"] {
         assert!(bits(list).is_err(), "{list}");
     }
 }
