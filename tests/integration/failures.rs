@@ -119,9 +119,9 @@ steps! {
             let fails = json!({"path": "/bin/sh", "args": ["sh", "-c", "exit 3"]});
             config["hooks"] = json!({"createContainer": [{"path": "/bin/true"}, fails]});
         });
-    a_read_only_path_in_circles: ReadonlyPath, "make /circle read-only: too many levels of symbolic links",
+    a_read_only_path_in_circles: ReadonlyPath, "can't make \"/circle\" read-only: too many levels of symbolic links",
         circle(Bundle::sleep()).with(|config| config["linux"]["readonlyPaths"] = json!(["/circle"]));
-    a_masked_path_in_circles: MaskedPath, "mask /circle: too many levels of symbolic links",
+    a_masked_path_in_circles: MaskedPath, "can't mask path \"/circle\": too many levels of symbolic links",
         circle(Bundle::sleep()).with(|config| config["linux"]["maskedPaths"] = json!(["/circle"]));
     a_read_only_mount_that_was_covered: LateReadonly,
         "error mounting \"tmpfs\" to rootfs at \"/tmp/below\": remount read-only: no such file or directory",
