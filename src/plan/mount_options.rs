@@ -87,7 +87,7 @@ enum Meaning {
     CopyUp,
     /// An option of the superblock that fsconfig(2) knows by the same name.
     Superblock,
-    /// A flag of mount(2) without a meaning for the kernel.
+    /// A flag of mount(2) without a meaning for the kernel, or for fsconfig(2).
     Noise,
     /// The default.
     Nothing,
@@ -116,7 +116,7 @@ const WORDS: [(&str, Meaning); 45] = [
     ("dirsync", Meaning::Superblock),
     ("exec", clear(libc::MS_NOEXEC)),
     ("idmap", Meaning::IdMap(false)),
-    ("iversion", Meaning::Superblock),
+    ("iversion", Meaning::Noise),
     ("lazytime", Meaning::Superblock),
     ("loud", Meaning::Noise),
     ("mand", Meaning::Superblock),

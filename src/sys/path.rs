@@ -76,7 +76,7 @@ pub fn open_within(root: BorrowedFd<'_>, path: &CStr, flags: OFlag, mode: Mode) 
 pub enum Missing {
     /// A directory, mode 0755.
     Directory,
-    /// An empty regular file, mode 0755 as runc makes them.
+    /// An empty regular file, mode 0644.
     File,
 }
 
@@ -198,12 +198,11 @@ fn create(parent: BorrowedFd<'_>, name: &CStr, missing: Missing) -> Result<()> {
     if matches!(name.to_bytes(), b"." | b"..") {
         return Err(Errno::ENOENT);
     }
-    let mode = Mode::from_bits_truncate(0o755);
     let made = match missing {
-        Missing::Directory => nix::sys::stat::mkdirat(parent, name, mode),
+        Missing::Directory => nix::sys::stat::mkdirat(parent, name, Mode::from_bits_truncate(0o755)),
         Missing::File => {
             let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-            nix::fcntl::openat(parent, name, flags, mode).map(drop)
+            nix::fcntl::openat(parent, name, flags, Mode::from_bits_truncate(0o644)).map(drop)
         }
     };
     match made {

@@ -86,11 +86,22 @@ steps! {
         Bundle::sleep().mount("/etc/passwd/x", "tmpfs", "tmpfs", &[]);
     a_file_system_that_is_unknown: Mount, "error mounting \"nosuchfs\" to rootfs at \"/tmp\": no such device",
         Bundle::sleep().mount("/tmp", "nosuchfs", "none", &[]);
+    a_copy_without_room: CopyUp, "rootfs at \"/etc\": tmpcopyup: failed to copy /etc: no space left on device",
+        Bundle::sleep().mount("/etc", "tmpfs", "tmpfs", &["tmpcopyup", "nr_inodes=2"]);
     a_remount_of_what_is_no_mount: MountAttributes, "error remounting \"/etc\": set its flags: invalid argument",
         Bundle::sleep().mount("/etc", "bind", "/etc", &["remount", "bind", "ro"]);
     a_device_below_a_file: Device, "make device /etc/passwd/null: not a directory",
         Bundle::sleep().with(|config| {
             config["linux"]["devices"] = json!([{"path": "/etc/passwd/null", "type": "c", "major": 1, "minor": 3}]);
+        });
+    a_device_in_whose_place_is_a_file: DeviceType, "make device /etc/passwd: /etc/passwd has incorrect ftype: 0x8000",
+        Bundle::sleep().with(|config| {
+            config["linux"]["devices"] = json!([{"path": "/etc/passwd", "type": "c", "major": 1, "minor": 3}]);
+        });
+    a_device_that_is_listed_twice: DeviceNumber, "incorrect major:minor: 1:3 doesn't match expected 1:5",
+        Bundle::sleep().with(|config| {
+            let device = |minor: u32| json!({"path": "/dev/x", "type": "c", "major": 1, "minor": minor});
+            config["linux"]["devices"] = json!([device(3), device(5)]);
         });
     // The directory itself, pts, shm, mqueue and six nodes are all that fits.
     a_dev_without_room_for_symlinks: DeviceLink, "make symlink /dev/fd: no space left on device",
@@ -108,9 +119,9 @@ steps! {
             let fails = json!({"path": "/bin/sh", "args": ["sh", "-c", "exit 3"]});
             config["hooks"] = json!({"createContainer": [{"path": "/bin/true"}, fails]});
         });
-    a_read_only_path_in_circles: ReadonlyPath, "make /circle read-only: too many levels of symbolic links",
+    a_read_only_path_in_circles: ReadonlyPath, "can't make \"/circle\" read-only: too many levels of symbolic links",
         circle(Bundle::sleep()).with(|config| config["linux"]["readonlyPaths"] = json!(["/circle"]));
-    a_masked_path_in_circles: MaskedPath, "mask /circle: too many levels of symbolic links",
+    a_masked_path_in_circles: MaskedPath, "can't mask path \"/circle\": too many levels of symbolic links",
         circle(Bundle::sleep()).with(|config| config["linux"]["maskedPaths"] = json!(["/circle"]));
     a_read_only_mount_that_was_covered: LateReadonly,
         "error mounting \"tmpfs\" to rootfs at \"/tmp/below\": remount read-only: no such file or directory",

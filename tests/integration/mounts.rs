@@ -184,6 +184,14 @@ fn a_file_system_has_its_parameters() {
 }
 
 #[test]
+fn flags_of_mount_that_nobody_keeps_are_understood() {
+    requires!(root);
+    let shown = shows().mount("/tmp", "tmpfs", "it", &["iversion", "noiversion", "loud", "silent", "sync"]).run().ok();
+    let mount = mount_at(&shown, "/tmp");
+    assert!(has(&mount.parameters, "sync") && !has(&mount.parameters, "iversion"), "{mount:?}");
+}
+
+#[test]
 fn the_templates_mounts_are_there() {
     requires!(root);
     let shown = shows().run().ok();
@@ -240,6 +248,15 @@ fn files_and_directories_are_bound_and_their_places_made() {
     assert_eq!(fs::read_to_string(c.bundle().path().join("source/new")).unwrap(), "new\n");
     let mode = |path: &str| fs::metadata(c.bundle().rootfs().join(path)).unwrap().mode();
     assert_eq!((mode("made/deep") & 0o170_777, mode("made/deep/file") & 0o170_000), (0o040_755, 0o100_000));
+}
+
+#[test]
+fn the_place_of_a_file_is_no_program() {
+    requires!(root);
+    ours_only!("runc 1.1 makes it one");
+    let c = Runtime::new(Bundle::sh("true").mount("/place", "bind", "config.json", &["bind"]));
+    c.run().ok();
+    assert_eq!(fs::metadata(c.bundle().rootfs().join("place")).unwrap().mode(), 0o100_644);
 }
 
 #[test]
