@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::holder::Holder;
 use crate::dbus::{Address, Connection, Encoder, Failure, Object, Outcome};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::plan::cgroup::Layout;
 use crate::plan::cgroup::systemd::{Host, Property, Unit, Value};
 
@@ -41,14 +41,9 @@ const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 /// Finds out what a plan needs to know of the systemd that will be asked.
 pub fn host(layout: &Layout, is_user: bool) -> Result<Host> {
     let mut host = Host { is_user, ..Host::default() };
-    match layout {
-        Layout::V2(_) if is_user => {
-            let root =
-                ask(Systemd::connect(true), &|| Systemd::connect(true), |systemd| systemd.property("ControlGroup"));
-            host.root = root.map_err(Failure::into_error)?.into();
-        }
-        Layout::V2(_) => {}
-        _ => host.devices = std::fs::read_to_string("/proc/devices").context(|| "read /proc/devices")?,
+    if is_user && matches!(layout, Layout::V2(_)) {
+        let root = ask(Systemd::connect(true), &|| Systemd::connect(true), |systemd| systemd.property("ControlGroup"));
+        host.root = root.map_err(Failure::into_error)?.into();
     }
     Ok(host)
 }

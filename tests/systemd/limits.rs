@@ -42,7 +42,7 @@ fn on_v1_limits_are_in_both_places_and_stay() {
         &[
             ("MemoryLimit", "67108864"),
             ("CPUShares", "512"),
-            // A quarter, less a little: to the next whole percent.
+            // A quarter, less a little: to the next whole percent, in the file too.
             ("CPUQuotaPerSecUSec", "250ms"),
             ("CPUQuotaPeriodUSec", "50ms"),
             ("TasksMax", "64"),
@@ -54,12 +54,12 @@ fn on_v1_limits_are_in_both_places_and_stay() {
         ("memory", "memory.limit_in_bytes", "67108864"),
         ("cpu", "cpu.shares", "512"),
         ("cpu", "cpu.cfs_period_us", "50000"),
+        ("cpu", "cpu.cfs_quota_us", "12500"),
         ("pids", "pids.max", "64"),
         ("cpuset", "cpuset.cpus", "0"),
     ];
     holds(&c, &files);
-    holds(&c, &[("cpu", "cpu.cfs_quota_us", "12345")]);
-    // systemd writes everything anew. It knows no better than in whole percents.
+    // systemd writes everything anew.
     let devices = sorted(&c.file("devices", "devices.list"));
     c.host.inside("systemctl daemon-reload").ok();
     holds(&c, &files);
@@ -152,7 +152,7 @@ fn on_v2_limits_are_in_both_places_or_refused() {
         ("", "pids.max", "64"),
     ];
     holds(&c, &files);
-    holds(&c, &[("", "cpu.max", "12345 50000")]);
+    holds(&c, &[("", "cpu.max", "12500 50000")]);
     let throttled = format!("{major}:{minor} rbps=1048576 wbps=max riops=max wiops=max");
     holds(&c, &[("", "io.max", &throttled)]);
     // A scope has it since version 253, and it cannot be changed: below, it may not be said again.
