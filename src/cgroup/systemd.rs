@@ -3,6 +3,7 @@
 //!
 //! systemd is asked over the socket that systemctl takes, which needs no bus; over the bus where that is not for us.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -137,16 +138,17 @@ struct Systemd(Connection);
 
 impl Systemd {
     fn connect(is_user: bool) -> Outcome<Self> {
-        let (own, bus) = addresses(is_user)?;
-        let direct = match Connection::direct(&own) {
-            Ok(connection) => return Ok(Self(connection)),
-            Err(failure) => failure,
+        let (own, bus) = addresses(is_user, &|name| std::env::var_os(name))?;
+        let direct = match own.as_ref().map(Connection::direct) {
+            Some(Ok(connection)) => return Ok(Self(connection)),
+            Some(Err(failure)) => Some(failure),
+            None => None,
         };
         let on_bus = Connection::bus(&bus).map(Self).and_then(|mut systemd| systemd.listen().map(|()| systemd));
         on_bus.map_err(|failure| {
             let failure = failure.context("systemd is not reachable");
             // Not on the bus either while it executes itself again.
-            if matches!(direct, Failure::Closed(_)) { Failure::Closed(failure.into_error()) } else { failure }
+            if matches!(direct, Some(Failure::Closed(_))) { Failure::Closed(failure.into_error()) } else { failure }
         })
     }
 
@@ -256,21 +258,23 @@ impl Systemd {
     }
 }
 
-/// Returns the address of systemd's own socket, and those of the bus.
-fn addresses(is_user: bool) -> Result<(Address, Vec<Address>)> {
-    let named = |variable: &str| Address::list(&std::env::var(variable).unwrap_or_default());
-    let (own, mut bus, usual) = if is_user {
-        let missing = || Error::other("the user's systemd is not found: XDG_RUNTIME_DIR is not set");
-        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).ok_or_else(missing)?;
-        (runtime.join("systemd/private"), named("DBUS_SESSION_BUS_ADDRESS"), runtime.join("bus"))
-    } else {
-        let usual = "/run/dbus/system_bus_socket".into();
-        ("/run/systemd/private".into(), named("DBUS_SYSTEM_BUS_ADDRESS"), usual)
+/// Returns the address of systemd's own socket, if it is known, and those of the bus.
+fn addresses(is_user: bool, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<(Option<Address>, Vec<Address>)> {
+    let (name, runtime) = match is_user {
+        true => ("DBUS_SESSION_BUS_ADDRESS", variable("XDG_RUNTIME_DIR").map(PathBuf::from)),
+        false => ("DBUS_SYSTEM_BUS_ADDRESS", Some("/run".into())),
+    };
+    let mut bus = Address::list(&variable(name).unwrap_or_default().to_string_lossy());
+    let Some(runtime) = runtime else {
+        return match bus.is_empty() {
+            true => Err(Error::other("the user's systemd is not found: XDG_RUNTIME_DIR is not set")),
+            false => Ok((None, bus)),
+        };
     };
     if bus.is_empty() {
-        bus.push(Address::Path(usual));
+        bus.push(Address::Path(runtime.join(if is_user { "bus" } else { "dbus/system_bus_socket" })));
     }
-    Ok((Address::Path(own), bus))
+    Ok((Some(Address::Path(runtime.join("systemd/private"))), bus))
 }
 
 fn encode(body: &mut Encoder, properties: &[Property]) {
@@ -326,6 +330,28 @@ mod tests {
 
     fn connect(service: &Service) -> Outcome<Systemd> {
         Ok(Systemd(Connection::direct(&service.address())?))
+    }
+
+    #[test]
+    fn a_systemd_is_where_the_environment_says() {
+        let path = |path: &str| Address::Path(path.into());
+        let known = |variables: &'static [(&str, &str)], is_user| {
+            let value = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+            addresses(is_user, &value)
+        };
+        let private = path("/run/systemd/private");
+        let usual = path("/run/dbus/system_bus_socket");
+        assert_eq!(known(&[("XDG_RUNTIME_DIR", "/r")], false).unwrap(), (Some(private.clone()), vec![usual.clone()]));
+        let named = known(&[("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/a;unix:path=/b")], false).unwrap();
+        assert_eq!(named, (Some(private.clone()), vec![path("/a"), path("/b")]));
+        assert_eq!(known(&[("DBUS_SYSTEM_BUS_ADDRESS", "tcp:")], false).unwrap(), (Some(private), vec![usual]));
+        let (own, bus) = (path("/r/systemd/private"), path("/r/bus"));
+        assert_eq!(known(&[("XDG_RUNTIME_DIR", "/r")], true).unwrap(), (Some(own), vec![bus]));
+        assert_eq!(
+            known(&[("DBUS_SESSION_BUS_ADDRESS", "unix:abstract=a")], true).unwrap(),
+            (None, vec![Address::Abstract(b"a".to_vec())])
+        );
+        assert!(known(&[], true).unwrap_err().to_string().ends_with("XDG_RUNTIME_DIR is not set"));
     }
 
     #[test]
