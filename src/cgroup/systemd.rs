@@ -95,19 +95,17 @@ pub(super) fn change(unit: &Unit) -> Result<()> {
 
 /// Ends a unit and forgets it. A systemd that is not there any more has no units.
 pub(super) fn stop(name: &str, is_user: bool) -> Result<()> {
-    let systemd = match Systemd::connect(is_user) {
-        Err(Failure::Lost(err)) => {
-            log::debug!("{err}");
-            return Ok(());
-        }
+    let gone = |failure: Failure| {
+        log::debug!("{}", failure.into_error());
+        Ok(())
+    };
+    let first = match Systemd::connect(is_user) {
+        Err(failure) if !failure.is_closed() => return gone(failure),
         other => other,
     };
-    match ask(systemd, &|| Systemd::connect(is_user), |systemd| systemd.stop(name)) {
-        Err(Failure::Closed(err)) => {
-            log::debug!("{err}");
-            Ok(())
-        }
-        other => other.map_err(|err| err.into_error().context(format!("unable to stop unit {name:?}"))),
+    match ask(first, &|| Systemd::connect(is_user), |systemd| systemd.stop(name)) {
+        Err(failure) if failure.is_closed() => gone(failure),
+        other => other.map_err(|failure| failure.into_error().context(format!("unable to stop unit {name:?}"))),
     }
 }
 
@@ -139,16 +137,20 @@ struct Systemd(Connection);
 impl Systemd {
     fn connect(is_user: bool) -> Outcome<Self> {
         let (own, bus) = addresses(is_user, &|name| std::env::var_os(name))?;
-        let direct = match own.as_ref().map(Connection::direct) {
+        let was_there = match own.as_ref().map(Connection::direct) {
             Some(Ok(connection)) => return Ok(Self(connection)),
-            Some(Err(failure)) => Some(failure),
-            None => None,
+            Some(Err(failure)) => {
+                let was_there = failure.is_closed();
+                log::debug!("{}", failure.into_error());
+                was_there
+            }
+            None => false,
         };
         let on_bus = Connection::bus(&bus).map(Self).and_then(|mut systemd| systemd.listen().map(|()| systemd));
         on_bus.map_err(|failure| {
             let failure = failure.context("systemd is not reachable");
             // Not on the bus either while it executes itself again.
-            if matches!(direct, Some(Failure::Closed(_))) { Failure::Closed(failure.into_error()) } else { failure }
+            if was_there { Failure::Closed(failure.into_error()) } else { failure }
         })
     }
 
@@ -176,7 +178,7 @@ impl Systemd {
         let job = self.call("StartTransientUnit", &body.with_signature("ssa(sv)a(sa(sv))"))?;
         match self.finish(&job, name, "start") {
             Ok(result) if result == DONE => Ok(()),
-            Err(closed @ Failure::Closed(_)) => Err(closed),
+            Err(failure) if failure.is_closed() => Err(failure),
             other => {
                 self.reset_failed(name);
                 Err(Error::other(format!("job to start it ended as {:?}", other?)).into())
