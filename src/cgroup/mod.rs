@@ -27,7 +27,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::plan::cgroup::systemd::{Unit, limits};
+use crate::plan::cgroup::systemd::{Unit, limits, rounded};
 use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup, Refusal, Version, Write, update};
 use crate::sys::Errno;
 use crate::sys::cgroupfs::{Filesystem, filesystem};
@@ -219,13 +219,11 @@ impl Cgroup {
 
     /// Plans new limits for this cgroup, for [`apply`](Self::apply).
     pub fn update(&self, resources: &oci_spec::runtime::LinuxResources) -> Result<CgroupPlan> {
-        let mut plan = update(&self.directories, Some(resources))?;
-        if let Driver::Systemd { unit, is_user } = &self.driver {
-            let is_v1 = self.directories.iter().any(|directory| directory.version == Version::V1);
-            let limits = limits(if is_v1 { Version::V1 } else { Version::V2 }, resources)?;
-            plan.unit = Some(Unit { name: unit.clone(), is_user: *is_user, properties: Vec::new(), limits });
-        }
-        Ok(plan)
+        let Driver::Systemd { unit, is_user } = &self.driver else { return update(&self.directories, Some(resources)) };
+        let is_v1 = self.directories.iter().any(|directory| directory.version == Version::V1);
+        let limits = limits(if is_v1 { Version::V1 } else { Version::V2 }, resources)?;
+        let unit = Unit { name: unit.clone(), is_user: *is_user, properties: Vec::new(), limits };
+        Ok(CgroupPlan { unit: Some(unit), ..update(&self.directories, Some(&rounded(resources)))? })
     }
 
     /// Writes one limit; says no if it has to be tried again later.

@@ -3,13 +3,14 @@
 //!
 //! systemd is asked over the socket that systemctl takes, which needs no bus; over the bus where that is not for us.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::holder::Holder;
 use crate::dbus::{Address, Connection, Encoder, Failure, Object, Outcome};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::plan::cgroup::Layout;
 use crate::plan::cgroup::systemd::{Host, Property, Unit, Value};
 
@@ -41,14 +42,9 @@ const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 /// Finds out what a plan needs to know of the systemd that will be asked.
 pub fn host(layout: &Layout, is_user: bool) -> Result<Host> {
     let mut host = Host { is_user, ..Host::default() };
-    match layout {
-        Layout::V2(_) if is_user => {
-            let root =
-                ask(Systemd::connect(true), &|| Systemd::connect(true), |systemd| systemd.property("ControlGroup"));
-            host.root = root.map_err(Failure::into_error)?.into();
-        }
-        Layout::V2(_) => {}
-        _ => host.devices = std::fs::read_to_string("/proc/devices").context(|| "read /proc/devices")?,
+    if is_user && matches!(layout, Layout::V2(_)) {
+        let root = ask(Systemd::connect(true), &|| Systemd::connect(true), |systemd| systemd.property("ControlGroup"));
+        host.root = root.map_err(Failure::into_error)?.into();
     }
     Ok(host)
 }
@@ -99,19 +95,17 @@ pub(super) fn change(unit: &Unit) -> Result<()> {
 
 /// Ends a unit and forgets it. A systemd that is not there any more has no units.
 pub(super) fn stop(name: &str, is_user: bool) -> Result<()> {
-    let systemd = match Systemd::connect(is_user) {
-        Err(Failure::Lost(err)) => {
-            log::debug!("{err}");
-            return Ok(());
-        }
+    let gone = |failure: Failure| {
+        log::debug!("{}", failure.into_error());
+        Ok(())
+    };
+    let first = match Systemd::connect(is_user) {
+        Err(failure) if !failure.is_closed() => return gone(failure),
         other => other,
     };
-    match ask(systemd, &|| Systemd::connect(is_user), |systemd| systemd.stop(name)) {
-        Err(Failure::Closed(err)) => {
-            log::debug!("{err}");
-            Ok(())
-        }
-        other => other.map_err(|err| err.into_error().context(format!("unable to stop unit {name:?}"))),
+    match ask(first, &|| Systemd::connect(is_user), |systemd| systemd.stop(name)) {
+        Err(failure) if failure.is_closed() => gone(failure),
+        other => other.map_err(|failure| failure.into_error().context(format!("unable to stop unit {name:?}"))),
     }
 }
 
@@ -142,16 +136,21 @@ struct Systemd(Connection);
 
 impl Systemd {
     fn connect(is_user: bool) -> Outcome<Self> {
-        let (own, bus) = addresses(is_user)?;
-        let direct = match Connection::direct(&own) {
-            Ok(connection) => return Ok(Self(connection)),
-            Err(failure) => failure,
+        let (own, bus) = addresses(is_user, &|name| std::env::var_os(name))?;
+        let was_there = match own.as_ref().map(Connection::direct) {
+            Some(Ok(connection)) => return Ok(Self(connection)),
+            Some(Err(failure)) => {
+                let was_there = failure.is_closed();
+                log::debug!("{}", failure.into_error());
+                was_there
+            }
+            None => false,
         };
         let on_bus = Connection::bus(&bus).map(Self).and_then(|mut systemd| systemd.listen().map(|()| systemd));
         on_bus.map_err(|failure| {
             let failure = failure.context("systemd is not reachable");
             // Not on the bus either while it executes itself again.
-            if matches!(direct, Failure::Closed(_)) { Failure::Closed(failure.into_error()) } else { failure }
+            if was_there { Failure::Closed(failure.into_error()) } else { failure }
         })
     }
 
@@ -179,7 +178,7 @@ impl Systemd {
         let job = self.call("StartTransientUnit", &body.with_signature("ssa(sv)a(sa(sv))"))?;
         match self.finish(&job, name, "start") {
             Ok(result) if result == DONE => Ok(()),
-            Err(closed @ Failure::Closed(_)) => Err(closed),
+            Err(failure) if failure.is_closed() => Err(failure),
             other => {
                 self.reset_failed(name);
                 Err(Error::other(format!("job to start it ended as {:?}", other?)).into())
@@ -261,21 +260,23 @@ impl Systemd {
     }
 }
 
-/// Returns the address of systemd's own socket, and those of the bus.
-fn addresses(is_user: bool) -> Result<(Address, Vec<Address>)> {
-    let named = |variable: &str| Address::list(&std::env::var(variable).unwrap_or_default());
-    let (own, mut bus, usual) = if is_user {
-        let missing = || Error::other("the user's systemd is not found: XDG_RUNTIME_DIR is not set");
-        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).ok_or_else(missing)?;
-        (runtime.join("systemd/private"), named("DBUS_SESSION_BUS_ADDRESS"), runtime.join("bus"))
-    } else {
-        let usual = "/run/dbus/system_bus_socket".into();
-        ("/run/systemd/private".into(), named("DBUS_SYSTEM_BUS_ADDRESS"), usual)
+/// Returns the address of systemd's own socket, if it is known, and those of the bus.
+fn addresses(is_user: bool, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<(Option<Address>, Vec<Address>)> {
+    let (name, runtime) = match is_user {
+        true => ("DBUS_SESSION_BUS_ADDRESS", variable("XDG_RUNTIME_DIR").map(PathBuf::from)),
+        false => ("DBUS_SYSTEM_BUS_ADDRESS", Some("/run".into())),
+    };
+    let mut bus = Address::list(&variable(name).unwrap_or_default().to_string_lossy());
+    let Some(runtime) = runtime else {
+        return match bus.is_empty() {
+            true => Err(Error::other("the user's systemd is not found: XDG_RUNTIME_DIR is not set")),
+            false => Ok((None, bus)),
+        };
     };
     if bus.is_empty() {
-        bus.push(Address::Path(usual));
+        bus.push(Address::Path(runtime.join(if is_user { "bus" } else { "dbus/system_bus_socket" })));
     }
-    Ok((Address::Path(own), bus))
+    Ok((Some(Address::Path(runtime.join("systemd/private"))), bus))
 }
 
 fn encode(body: &mut Encoder, properties: &[Property]) {
@@ -331,6 +332,28 @@ mod tests {
 
     fn connect(service: &Service) -> Outcome<Systemd> {
         Ok(Systemd(Connection::direct(&service.address())?))
+    }
+
+    #[test]
+    fn a_systemd_is_where_the_environment_says() {
+        let path = |path: &str| Address::Path(path.into());
+        let known = |variables: &'static [(&str, &str)], is_user| {
+            let value = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+            addresses(is_user, &value)
+        };
+        let private = path("/run/systemd/private");
+        let usual = path("/run/dbus/system_bus_socket");
+        assert_eq!(known(&[("XDG_RUNTIME_DIR", "/r")], false).unwrap(), (Some(private.clone()), vec![usual.clone()]));
+        let named = known(&[("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/a;unix:path=/b")], false).unwrap();
+        assert_eq!(named, (Some(private.clone()), vec![path("/a"), path("/b")]));
+        assert_eq!(known(&[("DBUS_SYSTEM_BUS_ADDRESS", "tcp:")], false).unwrap(), (Some(private), vec![usual]));
+        let (own, bus) = (path("/r/systemd/private"), path("/r/bus"));
+        assert_eq!(known(&[("XDG_RUNTIME_DIR", "/r")], true).unwrap(), (Some(own), vec![bus]));
+        assert_eq!(
+            known(&[("DBUS_SESSION_BUS_ADDRESS", "unix:abstract=a")], true).unwrap(),
+            (None, vec![Address::Abstract(b"a".to_vec())])
+        );
+        assert!(known(&[], true).unwrap_err().to_string().ends_with("XDG_RUNTIME_DIR is not set"));
     }
 
     #[test]

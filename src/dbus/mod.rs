@@ -76,6 +76,11 @@ impl Failure {
         }
     }
 
+    /// Returns whether the other side is not there any more.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Failure::Closed(_))
+    }
+
     /// Puts the attempt that this failure ended in front of it.
     #[must_use]
     pub fn context(self, attempt: impl std::fmt::Display) -> Self {

@@ -42,7 +42,7 @@ fn on_v1_limits_are_in_both_places_and_stay() {
         &[
             ("MemoryLimit", "67108864"),
             ("CPUShares", "512"),
-            // A quarter, less a little: to the next whole percent.
+            // A quarter, less a little: to the next whole percent, in the file too.
             ("CPUQuotaPerSecUSec", "250ms"),
             ("CPUQuotaPeriodUSec", "50ms"),
             ("TasksMax", "64"),
@@ -54,12 +54,12 @@ fn on_v1_limits_are_in_both_places_and_stay() {
         ("memory", "memory.limit_in_bytes", "67108864"),
         ("cpu", "cpu.shares", "512"),
         ("cpu", "cpu.cfs_period_us", "50000"),
+        ("cpu", "cpu.cfs_quota_us", "12500"),
         ("pids", "pids.max", "64"),
         ("cpuset", "cpuset.cpus", "0"),
     ];
     holds(&c, &files);
-    holds(&c, &[("cpu", "cpu.cfs_quota_us", "12345")]);
-    // systemd writes everything anew. It knows no better than in whole percents.
+    // systemd writes everything anew.
     let devices = sorted(&c.file("devices", "devices.list"));
     c.host.inside("systemctl daemon-reload").ok();
     holds(&c, &files);
@@ -119,7 +119,7 @@ fn on_v2_limits_are_in_both_places_or_refused() {
         "cpu": {"shares": 512, "quota": 12_345, "period": 50_000, "cpus": "0", "mems": "0"},
         "pids": {"limit": 64},
         "blockIO": {"throttleReadBpsDevice": [{"major": major, "minor": minor, "rate": 1_048_576}]},
-        "unified": {"memory.high": "50331648", "memory.oom.group": "1"},
+        "unified": {"memory.high": "50331648"},
     })));
     if !v2_has_controllers() {
         c.runtime.output_of(c.command("run", &[])).fails();
@@ -152,12 +152,9 @@ fn on_v2_limits_are_in_both_places_or_refused() {
         ("", "pids.max", "64"),
     ];
     holds(&c, &files);
-    holds(&c, &[("", "cpu.max", "12345 50000")]);
+    holds(&c, &[("", "cpu.max", "12500 50000")]);
     let throttled = format!("{major}:{minor} rbps=1048576 wbps=max riops=max wiops=max");
     holds(&c, &[("", "io.max", &throttled)]);
-    // A scope has it since version 253, and it cannot be changed: below, it may not be said again.
-    let policy = c.property("OOMPolicy");
-    assert!(matches!(policy.as_str(), "kill" | ""), "{policy}");
 
     let change = ["update", "--memory", "75497472", "--cpu-share", "1024", "--pids-limit", "7", c.runtime.id()];
     c.runtime.cmd(&change).ok();
@@ -172,6 +169,25 @@ fn on_v2_limits_are_in_both_places_or_refused() {
     }
     c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
     c.leaves_nothing();
+}
+
+#[test]
+fn on_v2_limits_change_and_the_policy_of_the_start_stays() {
+    requires!(root, systemd);
+    if !v2_has_controllers() {
+        return;
+    }
+    let c = Host::shared(Kind::V2).scope(limited(json!({"unified": {"memory.oom.group": "0"}}))).run();
+    holds(&c, &[("", "memory.oom.group", "0")]);
+    // A scope has it since version 253.
+    let policy = c.property("OOMPolicy");
+    assert!(matches!(policy.as_str(), "continue" | ""), "{policy}");
+    // systemd takes no other OOMPolicy now: it is not told of this.
+    let path = c.runtime.bundle().path().join("resources.json");
+    std::fs::write(&path, r#"{"unified": {"memory.oom.group": "1"}}"#).unwrap();
+    c.runtime.cmd(&["update", "--resources", path.to_str().unwrap(), c.runtime.id()]).ok();
+    holds(&c, &[("", "memory.oom.group", "1")]);
+    shows(&c, &[("OOMPolicy", &policy)]);
 }
 
 #[test]

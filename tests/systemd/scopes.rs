@@ -4,6 +4,7 @@ use crate::host::{Host, Kind};
 use crate::support::{Bundle, Layout, Runtime, wait_until};
 use serde_json::json;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
@@ -132,18 +133,38 @@ fn the_rest_of_a_failed_scope_is_no_obstacle() {
 fn the_bus_will_do_where_systemd_itself_cannot_be_asked() {
     requires!(root, systemd);
     let c = Host::shared(Kind::V2).scope(Bundle::sleep());
-    let hide = "mount --bind /dev/null /run/systemd/private; exec \"$@\"";
-    let line = c.command("run", &["--detach"]);
-    let runtime = Runtime::found();
-    // nsenter's own arguments end where the runtime begins.
-    let args: Vec<_> = line.get_args().map(ToOwned::to_owned).collect();
-    let at = args.iter().position(|arg| Path::new(arg) == Runtime::program()).unwrap();
-    let mut hidden = std::process::Command::new(line.get_program());
-    hidden.args(&args[..at]).args(["unshare", "--mount", "sh", "-ec", hide, "sh"]).arg(runtime).args(&args[at + 1..]);
-    hidden.stdin(std::process::Stdio::null());
-    c.runtime.detached(hidden).ok();
+    c.runtime.detached(without_own_socket(&c.command("run", &["--detach"]), "")).ok();
     assert_eq!(c.property("ActiveState"), "active");
     c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
+    c.leaves_nothing();
+}
+
+/// Returns a command that runs after a line of shell, where systemd's own socket is not to be had.
+fn without_own_socket(command: &Command, before: &str) -> Command {
+    let script = format!("mount -t tmpfs nothing /run/systemd; {before}\nexec \"$@\"");
+    // nsenter's own arguments end where the runtime begins.
+    let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let at = args.iter().position(|arg| Path::new(arg) == Runtime::program()).unwrap();
+    let mut hidden = Command::new(command.get_program());
+    hidden.args(&args[..at]).args(["unshare", "--mount", "sh", "-ec", &script, "sh"]);
+    hidden.arg(Runtime::found()).args(&args[at + 1..]).stdin(std::process::Stdio::null());
+    hidden
+}
+
+#[test]
+fn a_container_is_deleted_also_where_no_systemd_is_to_be_found() {
+    requires!(root, systemd);
+    ours_only!("runc wants its systemd");
+    let host = Host::shared(Kind::V2);
+    let c = host.scope(Bundle::sleep()).run();
+    // A bus without a systemd on it.
+    let bus = "unix:path=/run/bus-of-nobody";
+    let started = host.inside(&format!("dbus-daemon --session --address={bus} --fork --nopidfile --print-pid")).ok();
+    let delete = c.runtime.command(&["delete", "--force", c.runtime.id()]);
+    let delete = without_own_socket(&delete, &format!("export DBUS_SYSTEM_BUS_ADDRESS={bus}"));
+    let deleted = c.runtime.output_of(delete);
+    host.inside(&format!("kill {}", started.text().trim())).ok();
+    deleted.ok();
     c.leaves_nothing();
 }
 

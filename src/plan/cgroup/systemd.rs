@@ -3,22 +3,20 @@
 //!
 //! systemd is told what it has words for, since it would else undo it when it next looks at the unit; the files of the
 //! cgroup are written nonetheless, as for any other cgroup, since they have more words. Names, rounding and errors are
-//! runc's.
+//! runc's. Limits are in `limits`, what annotations ask for in `annotation`.
 
 mod annotation;
+mod limits;
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+use oci_spec::runtime::LinuxResources;
 
-use super::{CgroupPlan, DeviceAccess, Layout, OwnCgroup, Rules, Version, v1, v2};
+use super::{CgroupPlan, DeviceAccess, Layout, OwnCgroup, Rules, Version};
 use crate::error::{Error, Result};
-use crate::plan::number_list;
 
 pub use annotation::properties as annotated;
-
-/// What systemd takes for no limit.
-const NO_LIMIT: u64 = u64::MAX;
+pub use limits::{limits, rounded};
 
 /// A value in one of the types that properties have.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -76,8 +74,6 @@ pub struct Host {
     pub is_user: bool,
     /// The cgroup below which its units are.
     pub root: PathBuf,
-    /// The text of /proc/devices, which it takes its groups of devices from; asked for on v1 only.
-    pub devices: String,
 }
 
 /// A unit that is made, or changed.
@@ -119,7 +115,8 @@ pub fn plan(layout: &Layout, host: &Host, asked: Asked<'_>) -> Result<CgroupPlan
     let names = Names::parse(asked.path, asked.id, host.is_user)?;
     let below = expand(&names.slice)?;
     let path = Path::new("/").join(&host.root).join(below.strip_prefix("/").unwrap_or(&below)).join(&names.unit);
-    let mut plan = super::plan(layout, &OwnCgroup::default(), Some(&path), asked.id, asked.resources)?;
+    let resources = asked.resources.map(rounded);
+    let mut plan = super::plan(layout, &OwnCgroup::default(), Some(&path), asked.id, resources.as_ref())?;
     let version = if matches!(layout, Layout::V2(_)) { Version::V2 } else { Version::V1 };
     let limits = asked.resources.map(|resources| limits(version, resources)).transpose()?.unwrap_or_default();
     let properties = surroundings(asked.id, &names.slice, version);
@@ -136,7 +133,7 @@ pub fn plan(layout: &Layout, host: &Host, asked: Asked<'_>) -> Result<CgroupPlan
     (unit.limits, _) = limits.iter().cloned().partition(alone);
     unit.properties.extend(limits.into_iter().filter(|property| !alone(property)));
     if let DeviceAccess::Rules(rules) = &plan.devices {
-        unit.properties.extend(devices(rules, &host.devices));
+        unit.properties.extend(devices(rules));
     }
     plan.unit = Some(unit);
     Ok(plan)
@@ -163,7 +160,7 @@ fn surroundings(id: &str, slice: &str, version: Version) -> Vec<Property> {
 fn oom_policy(resources: &LinuxResources) -> Result<Option<Property>> {
     const FILE: &str = "memory.oom.group";
     let Some(value) = resources.unified().as_ref().and_then(|unified| unified.get(FILE)) else { return Ok(None) };
-    let policy = match value.trim().parse::<u64>().map_err(|_| no_value(FILE, value))? {
+    let policy = match value.trim().parse::<u64>().map_err(|_| limits::no_value(FILE, value))? {
         0 => "continue",
         1 => "kill",
         _ => return Ok(None),
@@ -173,29 +170,29 @@ fn oom_policy(resources: &LinuxResources) -> Result<Option<Property>> {
 
 /// Returns the rules for the v1 controller as properties. Without them systemd would allow all devices when it next
 /// looks at the unit; on v2 it has a program of its own, beside ours.
-fn devices(rules: &Rules, groups: &str) -> Vec<Property> {
-    let policy = if rules.default_allow { "auto" } else { "strict" };
-    let mut properties = vec![Property::new("DevicePolicy", Value::Text(policy.to_owned()))];
-    if !rules.default_allow {
-        let allowed = rules.exceptions.iter().filter_map(|rule| device(rule, groups)).collect();
-        properties.push(Property::new("DeviceAllow", Value::Pairs(allowed)));
-    }
-    properties
+fn devices(rules: &Rules) -> Vec<Property> {
+    let policy = |policy: &str| Property::new("DevicePolicy", Value::Text(policy.to_owned()));
+    let allowed = match (rules.default_allow, rules.exceptions.is_empty()) {
+        (true, true) => return vec![policy("auto")],
+        (true, false) => {
+            log::warn!("systemd doesn't support blacklist device rules -- applying temporary deny-all rule");
+            Vec::new()
+        }
+        (false, _) => rules.exceptions.iter().filter_map(|rule| device(rule)).collect(),
+    };
+    vec![policy("strict"), Property::new("DeviceAllow", Value::Pairs(allowed))]
 }
 
-/// Returns systemd's words for an exception such as `c 1:3 rwm`. A group of devices goes by its driver's name, and there
-/// is none if no driver is there.
-fn device(rule: &str, groups: &str) -> Option<(String, String)> {
+/// Returns systemd's words for an exception such as `c 1:3 rwm`, if it has any.
+fn device(rule: &str) -> Option<(String, String)> {
     let mut words = rule.split([' ', ':']);
     let (kind, major, minor, access) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let (kind, title) = if kind == "b" { ("block", "Block devices:") } else { ("char", "Character devices:") };
+    let kind = if kind == "b" { "block" } else { "char" };
     let name = match (major, minor) {
-        ("*", "*") => format!("{kind}-*"),
-        (_, "*") => {
-            let mut lines =
-                groups.lines().skip_while(|line| *line != title).skip(1).take_while(|line| !line.is_empty());
-            let driver = lines.find_map(|line| line.trim_start().strip_prefix(major)?.strip_prefix(' '))?;
-            format!("{kind}-{driver}")
+        (_, "*") => format!("{kind}-{major}"),
+        ("*", _) => {
+            log::warn!("systemd doesn't support '*:n' device rules -- temporarily ignoring rule: {rule}");
+            return None;
         }
         _ => format!("/dev/{kind}/{major}:{minor}"),
     };
@@ -252,144 +249,6 @@ fn expand(slice: &str) -> Result<PathBuf> {
         prefix = format!("{prefix}{part}-");
     }
     Ok(path)
-}
-
-/// Returns what of `resources` systemd has words for.
-pub fn limits(version: Version, resources: &LinuxResources) -> Result<Vec<Property>> {
-    let mut limits = Vec::new();
-    if let Some(asked) = resources.memory() {
-        memory(version, asked, &mut limits)?;
-    }
-    if let Some(asked) = resources.cpu() {
-        cpu(version, asked, &mut limits)?;
-    }
-    let weight = resources.block_io().as_ref().and_then(|io| io.weight()).filter(|weight| *weight != 0);
-    if let (Some(weight), Version::V1) = (weight, version) {
-        limits.push(Property::number("BlockIOWeight", weight.into()));
-    }
-    // What the file takes: a number, or no limit.
-    let tasks = resources.pids().map(|pids| v1::pids_max(pids.limit()).value.parse().unwrap_or(NO_LIMIT));
-    limits.extend(tasks.map(|tasks| Property::number("TasksMax", tasks)));
-    if let (Some(unified), Version::V2) = (resources.unified(), version) {
-        let mut entries: Vec<_> = unified.iter().collect();
-        entries.sort();
-        for (file, value) in entries {
-            from_file(file, value, &mut limits)?;
-        }
-        if v2::is_idle(unified) {
-            add_idle((v2::WEIGHT, "cpu.idle"), unified.contains_key(v2::WEIGHT), &mut limits);
-        }
-    }
-    Ok(limits)
-}
-
-fn memory(version: Version, memory: &LinuxMemory, limits: &mut Vec<Property>) -> Result<()> {
-    let amount = |value: i64| u64::try_from(value).unwrap_or(NO_LIMIT);
-    let limit = memory.limit().unwrap_or(0);
-    let max = if version == Version::V2 { "MemoryMax" } else { "MemoryLimit" };
-    limits.extend((limit != 0).then(|| Property::number(max, amount(limit))));
-    if version == Version::V2 {
-        let low = memory.reservation().filter(|low| *low != 0);
-        limits.extend(low.map(|low| Property::number("MemoryLow", amount(low))));
-        let swap = v2::swap_max(memory.swap().unwrap_or(0), limit)?;
-        limits.extend(swap.map(|swap| Property::number("MemorySwapMax", amount(swap))));
-    }
-    Ok(())
-}
-
-fn cpu(version: Version, cpu: &LinuxCpu, limits: &mut Vec<Property>) -> Result<()> {
-    let shares = cpu.shares().filter(|shares| *shares != 0);
-    match version {
-        Version::V2 => {
-            limits.extend(shares.map(|shares| Property::number("CPUWeight", v2::weight(shares))));
-            if cpu.idle() == Some(1) {
-                add_idle(("CPUWeight", "CpuIdle"), shares.is_some(), limits);
-            }
-        }
-        Version::V1 => limits.extend(shares.map(|shares| Property::number("CPUShares", shares))),
-    }
-    quota(cpu.quota().unwrap_or(0), cpu.period().unwrap_or(0), limits);
-    for (name, list) in [("AllowedCPUs", cpu.cpus()), ("AllowedMemoryNodes", cpu.mems())] {
-        if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
-            limits.push(Property::new(name, Value::Bytes(bits(list)?)));
-        }
-    }
-    Ok(())
-}
-
-/// Adds the weight of 0 that makes a cgroup idle; it counts in the place of one before it.
-fn add_idle((weight, idle): (&str, &str), has_weight: bool, limits: &mut Vec<Property>) {
-    if has_weight {
-        log::warn!("unable to apply both {weight} and {idle} to systemd, ignoring {weight}");
-    }
-    limits.push(Property::number("CPUWeight", 0).since(252));
-}
-
-/// Adds a quota of cpu time, which is not limited if it is negative.
-///
-/// systemd keeps whole percents. It has to be the next larger one, or a cgroup below could not have the quota asked for.
-fn quota(quota: i64, period: u64, limits: &mut Vec<Property>) {
-    const PERCENT: u64 = 10_000;
-    limits.extend((period != 0).then(|| Property::number("CPUQuotaPeriodUSec", period)));
-    if quota == 0 && period == 0 {
-        return;
-    }
-    let period = if period == 0 { v2::DEFAULT_PERIOD } else { period };
-    let per_second = match u64::try_from(quota) {
-        Ok(quota @ 1..) => (quota.saturating_mul(1_000_000) / period).next_multiple_of(PERCENT),
-        _ => NO_LIMIT,
-    };
-    limits.push(Property::number("CPUQuotaPerSecUSec", per_second));
-}
-
-/// Returns a list such as `0-2,5` as bits, the lowest first.
-fn bits(list: &str) -> Result<Vec<u8>> {
-    let numbers = number_list::parse(list).filter(|numbers| !numbers.is_empty());
-    let numbers = numbers.ok_or_else(|| Error::invalid(format!("invalid list of cpus or memory nodes: {list:?}")))?;
-    let mut bits: Vec<u8> = number_list::mask(&numbers).into_iter().flat_map(u64::to_le_bytes).collect();
-    bits.truncate(bits.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
-    Ok(bits)
-}
-
-/// Adds what a file of `linux.resources.unified` means, if systemd has a word for it.
-fn from_file(file: &str, value: &str, limits: &mut Vec<Property>) -> Result<()> {
-    let invalid = || no_value(file, value);
-    let number = |text: &str| text.trim().parse::<u64>().map_err(|_| invalid());
-    let amount = |text: &str| if text.trim() == "max" { Ok(NO_LIMIT) } else { number(text) };
-    let name = match file {
-        "cpu.max" => {
-            let mut words = value.split_whitespace();
-            let most = amount(words.next().ok_or_else(invalid)?)?;
-            let period = words.next().map_or(Ok(v2::DEFAULT_PERIOD), number)?;
-            if words.next().is_some() {
-                return Err(Error::invalid(format!("unified resource {file:?} value invalid: {value:?}")));
-            }
-            quota(i64::try_from(most).unwrap_or(-1), period, limits);
-            return Ok(());
-        }
-        "cpuset.cpus" | "cpuset.mems" => {
-            let name = if file == "cpuset.cpus" { "AllowedCPUs" } else { "AllowedMemoryNodes" };
-            limits.push(Property::new(name, Value::Bytes(bits(value)?)));
-            return Ok(());
-        }
-        v2::WEIGHT => {
-            limits.push(Property::number("CPUWeight", number(value)?));
-            return Ok(());
-        }
-        "memory.high" => "MemoryHigh",
-        "memory.low" => "MemoryLow",
-        "memory.min" => "MemoryMin",
-        "memory.max" => "MemoryMax",
-        "memory.swap.max" => "MemorySwapMax",
-        "pids.max" => "TasksMax",
-        _ => return Ok(()),
-    };
-    limits.push(Property::number(name, amount(value)?));
-    Ok(())
-}
-
-fn no_value(file: &str, value: &str) -> Error {
-    Error::invalid(format!("unified resource {file:?} value conversion error: {value:?}"))
 }
 
 #[cfg(test)]

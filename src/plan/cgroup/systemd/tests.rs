@@ -1,3 +1,4 @@
+use super::limits::{NO_LIMIT, bits};
 use super::*;
 use crate::plan::cgroup::Mount;
 
@@ -24,7 +25,7 @@ fn limits_of(version: Version, json: &str) -> Vec<String> {
 
 #[test]
 fn a_path_names_slice_and_unit() {
-    let user = Host { is_user: true, root: "/user.slice/user-1.slice/user@1.service".into(), ..Host::default() };
+    let user = Host { is_user: true, root: "/user.slice/user-1.slice/user@1.service".into() };
     let cases = [
         (Host::default(), "machine.slice:libpod:x", "/machine.slice/libpod-x.scope"),
         (Host::default(), "a-b-c.slice:cri:x", "/a.slice/a-b.slice/a-b-c.slice/cri-x.scope"),
@@ -168,33 +169,57 @@ fn lists_become_bits() {
 }
 
 #[test]
+fn a_quota_is_written_in_the_percents_of_systemd() {
+    let cases = [
+        (r#"{"cpu": {"quota": 12345, "period": 50000}}"#, "12500 50000"),
+        (r#"{"cpu": {"quota": 12500, "period": 50000}}"#, "12500 50000"),
+        (r#"{"cpu": {"quota": 20001}}"#, "21000 100000"),
+        (r#"{"cpu": {"quota": -1}}"#, "max 100000"),
+        (r#"{"cpu": {"period": 2000}}"#, "max 2000"),
+        // What is a file's is left alone.
+        (r#"{"unified": {"cpu.max": "20001 100000"}}"#, "20001 100000"),
+    ];
+    for (json, expected) in cases {
+        let plan = plan_of(":p:x", &Host::default(), json, Vec::new()).unwrap();
+        let written = plan.writes.iter().find(|write| write.file == "cpu.max").map(|write| write.value.as_str());
+        assert_eq!(written, Some(expected), "{json}");
+    }
+    let most = serde_json::from_str(&format!(r#"{{"cpu": {{"quota": {}}}}}"#, i64::MAX)).unwrap();
+    assert_eq!(rounded(&most), most);
+}
+
+#[test]
 fn on_v1_systemd_is_told_the_devices() {
     let layout = Layout::V1(vec![mount("/sys/fs/cgroup/devices", &["devices"])]);
-    let groups = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n  8 sd\n136 x\n";
-    let host = Host { devices: groups.to_owned(), ..Host::default() };
     let properties = |json: &str| {
         let resources = serde_json::from_str(json).unwrap();
         let asked = Asked { path: None, id: "c", resources: Some(&resources), annotated: Vec::new() };
-        plan(&layout, &host, asked).unwrap().unit.unwrap().properties
+        plan(&layout, &Host::default(), asked).unwrap().unit.unwrap().properties
     };
     let strict = properties(
         r#"{"devices": [{"allow": false, "access": "rwm"},
-        {"allow": true, "type": "b", "major": 8, "access": "r"}, {"allow": true, "type": "c", "major": 7, "access": "r"}]}"#,
+        {"allow": true, "type": "b", "major": 8, "access": "r"}, {"allow": true, "type": "c", "minor": 7, "access": "r"}]}"#,
     );
     assert!(strict.contains(&Property::new("DevicePolicy", Value::Text("strict".into()))));
     let Some(Value::Pairs(allowed)) = strict.iter().find(|one| one.name == "DeviceAllow").map(|one| &one.value) else {
         panic!("{strict:?}")
     };
     for (name, access) in
-        [("block-sd", "r"), ("char-*", "m"), ("block-*", "m"), ("/dev/char/1:3", "rwm"), ("char-pts", "rwm")]
+        [("block-8", "r"), ("char-*", "m"), ("block-*", "m"), ("/dev/char/1:3", "rwm"), ("char-136", "rwm")]
     {
         assert!(allowed.contains(&(name.into(), access.into())), "{name} in {allowed:?}");
     }
-    // There is no driver with this number.
-    assert!(!allowed.iter().any(|(name, access)| name.starts_with("char-") && access == "r"), "{allowed:?}");
+    // For a number of the second kind alone it has no word.
+    assert!(!allowed.iter().any(|(name, access)| name.contains("char") && access == "r"), "{allowed:?}");
     let open = properties(r#"{"devices": [{"allow": true, "access": "rwm"}]}"#);
     assert!(open.contains(&Property::new("DevicePolicy", Value::Text("auto".into()))));
     assert!(open.iter().all(|one| one.name != "DeviceAllow"));
+    // Nor for what is not allowed: rather nothing is, until the files are written.
+    let but_one = properties(
+        r#"{"devices": [{"allow": true, "access": "rwm"}, {"allow": false, "type": "b", "major": 8, "access": "rwm"}]}"#,
+    );
+    assert!(but_one.contains(&Property::new("DevicePolicy", Value::Text("strict".into()))));
+    assert!(but_one.contains(&Property::new("DeviceAllow", Value::Pairs(Vec::new()))));
 }
 
 #[test]
