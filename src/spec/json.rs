@@ -6,6 +6,7 @@
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
+use serde_json::{Map, Value};
 use std::cell::Cell;
 use std::fmt::Formatter;
 
@@ -34,6 +35,30 @@ pub fn read<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<Read<T>> {
         }
     };
     Ok(Read { value, length, recased: recased.get() })
+}
+
+/// Keys of the specification whose values are maps, in which the case belongs to the key.
+const MAPS: [&str; 5] = ["annotations", "netDevices", "rdma", "sysctl", "unified"];
+
+/// Joins what stands under several spellings of one key, of which the types would take one alone.
+pub fn join_spellings(value: &mut Value) {
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(join_spellings),
+        Value::Object(object) => {
+            let mut joined = Map::new();
+            for (key, value) in std::mem::take(object) {
+                let known = joined.keys().find(|known| known.eq_ignore_ascii_case(&key)).cloned().unwrap_or(key);
+                match (joined.get_mut(&known), value) {
+                    (Some(Value::Object(first)), Value::Object(more)) => first.extend(more),
+                    (_, value) => _ = joined.insert(known, value),
+                }
+            }
+            let parts = joined.iter_mut().filter(|(key, _)| !MAPS.iter().any(|map| map.eq_ignore_ascii_case(key)));
+            parts.for_each(|(_, part)| join_spellings(part));
+            *object = joined;
+        }
+        _ => {}
+    }
 }
 
 /// Something of serde's, wrapped so that what it leads to is wrapped too. `fields` are those of a struct whose keys come
@@ -236,6 +261,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Folding<'_, S> {
 mod tests {
     use super::*;
     use oci_spec::runtime::{Process, Spec};
+    use serde_json::json;
     use std::collections::HashMap;
 
     #[test]
@@ -251,6 +277,14 @@ mod tests {
         let annotations = HashMap::from([("Key".to_owned(), "Cwd".to_owned())]);
         assert_eq!(spec.annotations().as_ref(), Some(&annotations));
         assert_eq!(spec.linux().as_ref().unwrap().namespaces().as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn spellings_of_one_key_are_joined_but_in_maps() {
+        let mut value =
+            json!({"cpu": {"quota": 5}, "CPU": {"Cpus": "0", "cpus": "1"}, "Unified": {"A": "1", "a": "2"}});
+        join_spellings(&mut value);
+        assert_eq!(value, json!({"CPU": {"quota": 5, "Cpus": "1"}, "Unified": {"A": "1", "a": "2"}}));
     }
 
     #[test]

@@ -90,6 +90,7 @@ pub fn parse(text: Vec<u8>) -> Result<Config> {
         _ => {}
     }
     let mut value: Value = json::read(&text).map_err(invalid)?.value;
+    json::join_spellings(&mut value);
     drop_nulls(&mut value);
     crate::plan::memory_policy::check_names(&value)?;
     if let Some(process) = part(&mut value, "process") {
@@ -134,6 +135,7 @@ pub fn parse_process(text: &[u8]) -> Result<Process> {
         return Ok(read.value);
     }
     let mut process: Value = json::read(text).map_err(invalid)?.value;
+    json::join_spellings(&mut process);
     accept_as_runc(&mut process);
     Ok(json::read(process.to_string().as_bytes()).map_err(invalid_part)?.value)
 }
@@ -313,6 +315,12 @@ mod tests {
         let mut config = parse(br#"{"ociVersion": "1.0.2", "x-unknown": 7} end"#.to_vec()).unwrap();
         config.add_mount(serde_json::from_value(json!({"destination": "/c"})).unwrap()).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&config.text).unwrap()["x-unknown"], 7);
+        // Two spellings of one key.
+        let text = br#"{"ociVersion": "1.0.2", "linux": {"resources": {"cpu": {"quota": 5}, "CPU": {"Cpus": "0"}}}}"#;
+        let spec = parse(text.to_vec()).unwrap().spec;
+        let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
+        let cpu = resources.cpu().as_ref().unwrap();
+        assert_eq!((cpu.quota(), cpu.cpus().as_deref()), (Some(5), Some("0")));
         // With something else that has to be understood first.
         let text =
             br#"{"ociVersion": "1.0.2", "Process": {"ARGS": ["a"], "User": {"Uid": 5}}, "Linux": {"Seccomp": {}}}"#;
