@@ -79,6 +79,9 @@ pub fn become_root(plan: &InitPlan) -> Result<()> {
     }
     process::set_gid(0).at(Step::BecomeRoot)?;
     process::set_uid(0).at(Step::BecomeRoot)?;
+    if plan.process.groups.is_none() {
+        return Ok(());
+    }
     match process::set_groups(&[]) {
         // setgroups is denied where the map was written without privilege (user_namespaces(7)).
         Err(Errno::EPERM) => Ok(()),

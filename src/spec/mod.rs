@@ -6,9 +6,10 @@ pub mod template;
 pub mod validate;
 
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::plan::run_oci;
 use oci_spec::runtime::{LinuxNamespace, Mount, Process, Spec};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A configuration, and the text that it was read from.
 #[derive(Debug)]
@@ -72,6 +73,16 @@ fn name(path: &Path) -> String {
 
 /// Reads the text of a configuration.
 pub fn parse(text: Vec<u8>) -> Result<Config> {
+    let mut config = parse_text(text)?;
+    let receiver = run_oci::value(&config.spec, run_oci::SECCOMP_RECEIVER).map(PathBuf::from);
+    let profile = config.spec.linux_mut().as_mut().and_then(|linux| linux.seccomp_mut().as_mut());
+    if let (Some(receiver), Some(profile)) = (receiver, profile.filter(|profile| profile.listener_path().is_none())) {
+        profile.set_listener_path(Some(receiver));
+    }
+    Ok(config)
+}
+
+fn parse_text(text: Vec<u8>) -> Result<Config> {
     if let Some(spec) = serde_json::from_slice(&text).ok().filter(|spec: &Spec| spec.linux().is_some()) {
         return Ok(Config { spec, text });
     }
@@ -156,6 +167,19 @@ mod tests {
         let config = parse(br#"{"ociVersion": "1.0.2"}"#.to_vec()).unwrap();
         assert!(config.spec.linux().as_ref().unwrap().namespaces().is_none());
         assert_eq!(parse(config.text).unwrap().spec, config.spec);
+    }
+
+    #[test]
+    fn an_annotation_names_the_receiver_of_a_profile_that_names_none() {
+        let receiver = |profile: Value| {
+            let linux = json!({"seccomp": profile});
+            let annotations = json!({"run.oci.seccomp.receiver": "/a"});
+            let text = json!({"ociVersion": "1.0.2", "linux": linux, "annotations": annotations}).to_string();
+            let spec = parse(text.into_bytes()).unwrap().spec;
+            spec.linux().as_ref().unwrap().seccomp().as_ref().unwrap().listener_path().clone()
+        };
+        assert_eq!(receiver(json!({"defaultAction": "SCMP_ACT_ALLOW"})), Some("/a".into()));
+        assert_eq!(receiver(json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/b"})), Some("/b".into()));
     }
 
     #[test]
