@@ -40,7 +40,7 @@ impl Container {
                 return Err(Error::new(ErrorKind::WrongStatus, text));
             }
         }
-        self.destroy()
+        self.destroy().map_err(|err| err.context("unable to destroy container"))
     }
 
     /// Kills init and waits for its end.
