@@ -7,7 +7,7 @@ use super::{output, usage};
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
-use stasis::plan::{mount_options, seccomp};
+use stasis::plan::{mount_options, run_oci, seccomp};
 use stasis::sys;
 
 /// Arguments of `features`: none.
@@ -47,7 +47,7 @@ fn features() -> Value {
             "org.opencontainers.runc.checkpoint.enabled": "true",
             "io.github.seccomp.libseccomp.version": seccomp::library_version(),
         },
-        "potentiallyUnsafeConfigAnnotations": ["bundle", "org.systemd.property.", "org.criu.config"],
+        "potentiallyUnsafeConfigAnnotations": ["bundle", "org.systemd.property.", "org.criu.config", run_oci::PREFIX],
     })
 }
 

@@ -17,7 +17,7 @@ use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup, systemd};
 use crate::plan::mounts::{CgroupView, V1Hierarchy};
 use crate::plan::namespaces::{Kind, Namespace};
 use crate::plan::process::Surroundings;
-use crate::plan::{self, Host, InitPlan, seccomp};
+use crate::plan::{self, Host, InitPlan, run_oci, seccomp};
 use crate::spec::{self, Config};
 use crate::sys::fd;
 use nix::fcntl::OFlag;
@@ -73,6 +73,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     spec::validate::no_pivot(options.no_pivot, &config.spec)?;
     spec::validate::spec(&config.spec)?;
     require_user_namespace(&config.spec)?;
+    run_oci::ignored(&config.spec).iter().for_each(|name| log::warn!("annotation {name} is not supported"));
     check_preserved(options.preserve_fds)?;
     let streams = streams::prepare(has_terminal(&config.spec), &options.streams)?;
 
@@ -165,7 +166,7 @@ impl Making<'_> {
         }
         let at_mounts = || {
             net_devices::attach(plan::linux(&self.config.spec)?, state.pid)?;
-            self.run_hooks(&state.bundle, &hooks::state_json(&state, "creating"))
+            self.run_hooks(&state)
         };
         let subject = Subject { pid: state.pid, state: &state, status: "creating" };
         let at_listener = |listener: &_| seccomp_agent::hand_over(listener, plan.process.seccomp.as_ref(), &subject);
@@ -183,7 +184,9 @@ impl Making<'_> {
 
         let pidfd = spawned.pidfd.try_clone().context(|| "duplicate a descriptor")?;
         let started = Started { pid: spawned.pid, pidfd, io: streams.into_io()?, notify: None };
-        super::announce(&started, self.options.pid_file.as_deref(), self.options.pidfd_socket.as_deref())?;
+        let receiver = run_oci::value(&self.config.spec, run_oci::PIDFD_RECEIVER).map(Path::new);
+        let receiver = self.options.pidfd_socket.as_deref().or(receiver);
+        super::announce(&started, self.options.pid_file.as_deref(), receiver)?;
         undo.disarm();
         Ok((state, started))
     }
@@ -196,6 +199,7 @@ impl Making<'_> {
         descriptors.exec_fifo = if self.options.start { None } else { Some(self.make_fifo()?) };
         descriptors.creating_state = state_file(!plan.create_container.is_empty())?;
         descriptors.created_state = state_file(!plan.start_container.is_empty())?;
+        descriptors.hook_streams = hooks::streams(|name| run_oci::value(&self.config.spec, name))?;
         Ok((descriptors, handshake))
     }
 
@@ -213,10 +217,10 @@ impl Making<'_> {
     }
 
     #[allow(deprecated, reason = "prestart hooks are still part of the contract with container engines")]
-    fn run_hooks(&self, bundle: &Path, state: &[u8]) -> Result<()> {
+    fn run_hooks(&self, state: &State) -> Result<()> {
         let Some(listed) = self.config.spec.hooks() else { return Ok(()) };
-        hooks::run("prestart", listed.prestart().as_ref(), bundle, state)?;
-        hooks::run("createRuntime", listed.create_runtime().as_ref(), bundle, state)
+        hooks::run("prestart", listed.prestart().as_ref(), state, "creating")?;
+        hooks::run("createRuntime", listed.create_runtime().as_ref(), state, "creating")
     }
 
     /// Adds the likely cause when init was killed for using more memory than it was given.
@@ -333,7 +337,7 @@ fn plan_init(
     let process = Surroundings {
         keyring: (!options.no_new_keyring).then(|| plan::keyring_name(&id)),
         preserve_fds: options.preserve_fds,
-        may_set_groups: super::may_set_groups(linux)?,
+        may_set_groups: super::may_set_groups(linux)? && !run_oci::keeps_groups(spec),
         ..super::surroundings(linux, streams)?
     };
     let kcore = Path::new("/proc/kcore").exists();

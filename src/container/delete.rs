@@ -40,7 +40,7 @@ impl Container {
                 return Err(Error::new(ErrorKind::WrongStatus, text));
             }
         }
-        self.destroy()
+        self.destroy().map_err(|err| err.context("unable to destroy container"))
     }
 
     /// Kills init and waits for its end.
@@ -69,8 +69,7 @@ impl Container {
         let hooks = self.spec().ok().and_then(|spec| spec.hooks().clone());
         self.dir.remove().map_err(|err| err.context("unable to remove container state dir"))?;
         if let Some(listed) = hooks {
-            let state = hooks::state_json(&self.state, Status::Stopped.as_str());
-            hooks::run_and_warn("poststop", listed.poststop().as_ref(), &self.state.bundle, &state);
+            hooks::run_and_warn("poststop", listed.poststop().as_ref(), &self.state, Status::Stopped.as_str());
         }
         Ok(())
     }

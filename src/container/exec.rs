@@ -9,7 +9,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::namespaces::{Kind, Namespace, NamespacePlan, of};
 use crate::plan::process::{ProcessPlan, Surroundings};
-use crate::plan::{self, InitPlan};
+use crate::plan::{self, InitPlan, run_oci};
 use crate::spec;
 use nix::sys::stat::stat;
 use oci_spec::runtime::Process;
@@ -97,7 +97,7 @@ impl Container {
         let around = Surroundings {
             keyring: (!self.state.no_new_keyring).then(|| plan::keyring_name(&id)),
             preserve_fds: options.preserve_fds,
-            may_set_groups: may_set_groups(self.state.pid),
+            may_set_groups: may_set_groups(self.state.pid) && !run_oci::keeps_groups(spec),
             ..super::surroundings(linux, streams)?
         };
         let host_mounts = of(plan::linux(spec)?, Kind::Mount) == Namespace::Host;

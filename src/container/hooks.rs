@@ -2,21 +2,21 @@
 
 use super::state::State;
 use crate::error::{Context, Error, Result};
+use crate::plan::run_oci;
 use crate::sys::{fd, pidfd, signal};
 use oci_spec::runtime::Hook;
 use serde_json::json;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 
 /// How much of what a hook wrote is told when it fails.
 const TOLD: usize = 4096;
 
 /// The container's state as hooks read it (runtime-spec, "State").
-pub fn state_json(state: &State, status: &str) -> Vec<u8> {
+fn state_json(state: &State, status: &str) -> Vec<u8> {
     let mut value = json!({
         "ociVersion": state.oci_version,
         "id": state.id,
@@ -42,19 +42,29 @@ pub fn tell_inside(files: [Result<Option<OwnedFd>>; 2], state: &State) -> Result
     Ok(())
 }
 
+/// Opens the files that annotations name for what hooks write.
+pub fn streams<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Result<[Option<OwnedFd>; 2]> {
+    let open = |name| {
+        let Some(path) = annotation(name).filter(|path| !path.is_empty()) else { return Ok(None) };
+        let file = File::options().append(true).create(true).mode(0o700).open(path);
+        file.map(|file| Some(file.into())).context(|| format!("annotation {name}: open {path}"))
+    };
+    Ok([open(run_oci::HOOKS_STDOUT)?, open(run_oci::HOOKS_STDERR)?])
+}
+
 /// Runs hooks one after the other; the first that fails ends it.
-pub fn run(kind: &str, hooks: Option<&Vec<Hook>>, bundle: &Path, state: &[u8]) -> Result<()> {
+pub fn run(kind: &str, hooks: Option<&Vec<Hook>>, state: &State, status: &str) -> Result<()> {
     for (index, hook) in hooks.into_iter().flatten().enumerate() {
         log::debug!("running {kind} hook #{index}: {}", hook.path().display());
-        run_one(hook, bundle, state).context(|| format!("error running {kind} hook #{index}"))?;
+        run_one(hook, state, status).context(|| format!("error running {kind} hook #{index}"))?;
     }
     Ok(())
 }
 
 /// Runs hooks whose failure changes nothing any more: it is only told.
-pub fn run_and_warn(kind: &str, hooks: Option<&Vec<Hook>>, bundle: &Path, state: &[u8]) {
+pub fn run_and_warn(kind: &str, hooks: Option<&Vec<Hook>>, state: &State, status: &str) {
     for hook in hooks.into_iter().flatten() {
-        if let Err(err) = run_one(hook, bundle, state) {
+        if let Err(err) = run_one(hook, state, status) {
             log::warn!("error running {kind} hook {}: {err}", hook.path().display());
         }
     }
@@ -62,9 +72,14 @@ pub fn run_and_warn(kind: &str, hooks: Option<&Vec<Hook>>, bundle: &Path, state:
 
 /// Runs a hook with files for its streams: unlike pipes they never fill up, and what a hook leaves running may keep
 /// them open without being waited for.
-fn run_one(hook: &Hook, bundle: &Path, state: &[u8]) -> Result<()> {
-    let file = |name, text| fd::memfd(name, text).map(File::from).context(|| "make a file for the hook's streams");
-    let (stdin, stdout, stderr) = (file(c"state", state)?, file(c"stdout", b"")?, file(c"stderr", b"")?);
+fn run_one(hook: &Hook, state: &State, status: &str) -> Result<()> {
+    let file =
+        |name, text: &[u8]| fd::memfd(name, text).map(File::from).context(|| "make a file for the hook's streams");
+    let bundle = &state.bundle;
+    let stdin = file(c"state", &state_json(state, status))?;
+    let [stdout, stderr] = streams(|name| state.annotations.get(name).map(String::as_str))?;
+    let stdout = stdout.map_or_else(|| file(c"stdout", b""), |named| Ok(named.into()))?;
+    let stderr = stderr.map_or_else(|| file(c"stderr", b""), |named| Ok(named.into()))?;
     let copy = |file: &File| file.try_clone().context(|| "duplicate a descriptor");
     let args = hook.args().as_deref().unwrap_or_default();
     let mut command = Command::new(hook.path());

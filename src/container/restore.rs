@@ -330,9 +330,8 @@ impl Restoring<'_> {
     #[allow(deprecated, reason = "prestart hooks are still part of the contract with container engines")]
     fn run_hooks(&self) -> Result<()> {
         let Some(listed) = self.config.spec.hooks() else { return Ok(()) };
-        let state = hooks::state_json(&self.state, "creating");
-        hooks::run("prestart", listed.prestart().as_ref(), &self.state.bundle, &state)?;
-        hooks::run("createRuntime", listed.create_runtime().as_ref(), &self.state.bundle, &state)
+        hooks::run("prestart", listed.prestart().as_ref(), &self.state, "creating")?;
+        hooks::run("createRuntime", listed.create_runtime().as_ref(), &self.state, "creating")
     }
 
     fn send_terminal(&mut self, master: OwnedFd) -> Result<()> {

@@ -46,6 +46,7 @@ pub fn descriptors(plan: &InitPlan, streams: &mut Streams) -> Result<(Descriptor
         exec_fifo: None,
         creating_state: None,
         created_state: None,
+        hook_streams: [None, None],
         cgroup: None,
         cgroup_tasks: Vec::new(),
     };

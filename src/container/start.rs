@@ -47,8 +47,8 @@ impl Container {
     fn run_poststart_hooks(&self) -> Result<()> {
         let spec = self.spec()?;
         let Some(listed) = spec.hooks() else { return Ok(()) };
-        let state = hooks::state_json(&self.state, Status::Running.as_str());
-        hooks::run("poststart", listed.poststart().as_ref(), &self.state.bundle, &state).inspect_err(|_| {
+        let status = Status::Running.as_str();
+        hooks::run("poststart", listed.poststart().as_ref(), &self.state, status).inspect_err(|_| {
             // The specification wants the container stopped then (1.3, "Lifecycle").
             if let Err(err) = self.kill(libc::SIGKILL, false) {
                 log::debug!("could not kill container {}: {err}", self.id());

@@ -18,6 +18,8 @@ const NOT_EXECUTED: i32 = 127;
 pub struct Given<'a> {
     /// The container's state, on standard input.
     pub state: Option<&'a OwnedFd>,
+    /// Where their output and their errors go, if not where the container's do.
+    pub streams: &'a [Option<OwnedFd>; 2],
     /// The container's process, whose environment those have that list none.
     pub process: &'a ProcessPlan,
 }
@@ -53,6 +55,11 @@ fn become_hook(hook: &HookPlan, given: Given<'_>) -> ! {
     if let Some(state) = given.state {
         let given = fd::rewind(state.as_fd()).and_then(|()| fd::dup_to(state.as_fd(), 0));
         if given.is_err() {
+            exit_now(NOT_EXECUTED);
+        }
+    }
+    for (number, stream) in (1..).zip(given.streams) {
+        if stream.as_ref().is_some_and(|stream| fd::dup_to(stream.as_fd(), number).is_err()) {
             exit_now(NOT_EXECUTED);
         }
     }

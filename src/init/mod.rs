@@ -47,6 +47,8 @@ pub struct Descriptors {
     pub creating_state: Option<OwnedFd>,
     /// The container's state for startContainer hooks.
     pub created_state: Option<OwnedFd>,
+    /// Where an annotation sends what hooks write.
+    pub hook_streams: [Option<OwnedFd>; 2],
     /// The cgroup that a joiner clones the process into (v2).
     pub cgroup: Option<OwnedFd>,
     /// The `tasks` files of its v1 cgroups.
@@ -117,7 +119,8 @@ fn sequence(plan: &mut InitPlan, with: &Descriptors) -> Result<()> {
 /// Create has been told that all is well: what fails now is the container's own affair, and said on its stderr, to
 /// whoever reads it (runc does so too, also if that is run).
 fn become_program(plan: &InitPlan, with: &Descriptors, prepared: &process::Prepared) -> ! {
-    let given = hooks::Given { state: with.created_state.as_ref(), process: &plan.process };
+    let given =
+        hooks::Given { state: with.created_state.as_ref(), streams: &with.hook_streams, process: &plan.process };
     let hooked = hooks::run_all(&plan.start_container, given, Step::StartContainerHook);
     let failed = hooked.err().unwrap_or_else(|| prepared.exec(&plan.process));
     process::complain(&plan.process, failed);
@@ -136,7 +139,8 @@ fn rootfs_sequence(plan: &InitPlan, with: &Descriptors) -> Result<()> {
     }
     // As with runc, createContainer hooks run in the root file system.
     nix::unistd::fchdir(&root).at(Step::Rootfs)?;
-    let given = hooks::Given { state: with.creating_state.as_ref(), process: &plan.process };
+    let given =
+        hooks::Given { state: with.creating_state.as_ref(), streams: &with.hook_streams, process: &plan.process };
     hooks::run_all(&plan.create_container, given, Step::CreateContainerHook)?;
     // Where it cannot be made, changing to it fails, and says so.
     let _made = path::ensure_in_root(root.as_fd(), &plan.process.cwd, Missing::Directory);

@@ -80,6 +80,9 @@ pub fn become_root(plan: &InitPlan) -> Result<()> {
     }
     root_or(plan.process.gid, process::set_gid).at(Step::BecomeRoot)?;
     root_or(plan.process.uid, process::set_uid).at(Step::BecomeRoot)?;
+    if plan.process.groups.is_none() {
+        return Ok(());
+    }
     match process::set_groups(&[]) {
         // setgroups is denied where the map was written without privilege (user_namespaces(7)).
         Err(Errno::EPERM) => Ok(()),

@@ -324,8 +324,10 @@ fn executable(path: &CStr) -> sys::Result<()> {
 
 /// Closes what the runtime and its caller left open, but for what is still needed: none of it is a directory.
 fn close_descriptors(preserved: u32, with: &Descriptors) -> Result<()> {
-    let [fifo, state] = [&with.exec_fifo, &with.created_state].map(|fd| fd.as_ref().map(AsFd::as_fd));
-    fd::close_all_but(3 + preserved, [Some(with.handshake.as_fd()), fifo, state]).at(Step::Descriptors)
+    let [out, err] = &with.hook_streams;
+    let [fifo, state, out, err] =
+        [&with.exec_fifo, &with.created_state, out, err].map(|fd| fd.as_ref().map(AsFd::as_fd));
+    fd::close_all_but(3 + preserved, [Some(with.handshake.as_fd()), fifo, state, out, err]).at(Step::Descriptors)
 }
 
 /// Takes close-on-exec off the descriptors that the caller left open for the process.

@@ -17,6 +17,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod number_list;
 pub mod process;
+pub mod run_oci;
 pub mod seccomp;
 pub mod step;
 
@@ -188,7 +189,10 @@ fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_
         cgroups: host.cgroups,
         in_userns: namespaces.in_userns,
         ids: mount_ids::of_container(linux)?,
-        label: linux.mount_label().as_deref().filter(|label| !label.is_empty()),
+        label: match linux.mount_label().as_deref() {
+            None | Some("") => None,
+            Some(label) => Some((run_oci::label_option(spec)?, label)),
+        },
     };
     let mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &context)?;
     // A /dev that is bound from the host has its nodes already, and they are not ours to change.

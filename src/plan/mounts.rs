@@ -146,8 +146,8 @@ pub struct MountContext<'a> {
     pub in_userns: bool,
     /// The ids of the user namespace that it has or joins.
     pub ids: Option<Ids>,
-    /// SELinux label of the file systems that are made for the container.
-    pub label: Option<&'a str>,
+    /// SELinux label of the file systems that are made for the container, after the option that gives it to them.
+    pub label: Option<(&'a str, &'a str)>,
 }
 
 /// Plans all mounts of a container.
@@ -284,8 +284,8 @@ fn filesystem(mount: &Mount, options: MountOptions, readonly: bool, context: &Mo
     if readonly {
         parameters.insert(0, Parameter { key: c"ro".into(), value: None });
     }
-    if let Some(label) = context.label.filter(|_| !matches!(fstype, "proc" | "sysfs" | "mqueue")) {
-        parameters.push(Parameter { key: c"context".into(), value: Some(text(label)?) });
+    if let Some((option, label)) = context.label.filter(|_| !matches!(fstype, "proc" | "sysfs" | "mqueue")) {
+        parameters.push(Parameter { key: text(option)?, value: Some(text(label)?) });
     }
     parameters.push(source(mount, fstype)?);
     // A new sysfs shows the network namespace that the mounter owns; without one of its own a container in a user

@@ -7,10 +7,11 @@ pub mod template;
 pub mod validate;
 
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::plan::run_oci;
 use json::Read;
 use oci_spec::runtime::{LinuxNamespace, LinuxResources, Mount, Process, Spec};
 use serde_json::{Map, Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A configuration, and the text that it was read from.
 #[derive(Debug)]
@@ -85,6 +86,16 @@ fn name(path: &Path) -> String {
 
 /// Reads the text of a configuration.
 pub fn parse(text: Vec<u8>) -> Result<Config> {
+    let mut config = parse_text(text)?;
+    let receiver = run_oci::value(&config.spec, run_oci::SECCOMP_RECEIVER).map(PathBuf::from);
+    let profile = config.spec.linux_mut().as_mut().and_then(|linux| linux.seccomp_mut().as_mut());
+    if let (Some(receiver), Some(profile)) = (receiver, profile.filter(|profile| profile.listener_path().is_none())) {
+        profile.set_listener_path(Some(receiver));
+    }
+    Ok(config)
+}
+
+fn parse_text(text: Vec<u8>) -> Result<Config> {
     match json::read(&text) {
         Ok(read) if is_whole(&read.value) => return understood(read, text),
         _ => {}
@@ -96,9 +107,7 @@ pub fn parse(text: Vec<u8>) -> Result<Config> {
     if let Some(process) = part(&mut value, "process") {
         accept_as_runc(process);
     }
-    if let Some(spec) = value.as_object_mut() {
-        spec.entry("linux").or_insert_with(|| json!({}));
-    }
+    fill_in(&mut value, "linux", json!({}));
     if let Some(Value::Object(resources)) = part(&mut value, "linux").and_then(|linux| part(linux, "resources")) {
         drop_unlimited(resources);
     }
@@ -291,6 +300,19 @@ mod tests {
         }
         let err = parse_resources(json!({"pids": {"limit": "many"}})).unwrap_err().to_string();
         assert!(err.starts_with("invalid resources: invalid type"), "{err}");
+    }
+
+    #[test]
+    fn an_annotation_names_the_receiver_of_a_profile_that_names_none() {
+        let receiver = |profile: Value| {
+            let linux = json!({"seccomp": profile});
+            let annotations = json!({"run.oci.seccomp.receiver": "/a"});
+            let text = json!({"ociVersion": "1.0.2", "linux": linux, "annotations": annotations}).to_string();
+            let spec = parse(text.into_bytes()).unwrap().spec;
+            spec.linux().as_ref().unwrap().seccomp().as_ref().unwrap().listener_path().clone()
+        };
+        assert_eq!(receiver(json!({"defaultAction": "SCMP_ACT_ALLOW"})), Some("/a".into()));
+        assert_eq!(receiver(json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/b"})), Some("/b".into()));
     }
 
     #[test]

@@ -212,3 +212,25 @@ fn create_container_hooks_run_in_the_root_file_system() {
     });
     c.run().ok().prints("/dev/null\n/made");
 }
+
+#[test]
+fn what_hooks_write_goes_where_annotations_say() {
+    requires!(root);
+    ours_only!("crun has it, and runc has not");
+    let c = noting(Bundle::sh("echo from the program"));
+    let file = |name: &str| c.path().join("source").join(name).to_str().unwrap().to_owned();
+    let (out, err) = (file("out"), file("err"));
+    let c = c.with(|config| {
+        config["annotations"] = json!({"run.oci.hooks.stdout": out, "run.oci.hooks.stderr": err});
+        for kind in KINDS {
+            config["hooks"][kind][0]["args"] = json!(["sh", "-c", format!("echo {kind}; echo no {kind} >&2")]);
+        }
+    });
+    let c = c.create();
+    c.start().ok();
+    assert_eq!(c.finished(), "from the program\n");
+    c.delete().ok();
+    assert_eq!(c.complained(), "");
+    let expected = |prefix: &str| KINDS.iter().map(|kind| format!("{prefix}{kind}\n")).collect::<String>();
+    assert_eq!((note(&c, "out"), note(&c, "err")), (expected(""), expected("no ")));
+}

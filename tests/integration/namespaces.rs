@@ -386,3 +386,28 @@ fn without_a_word_on_linux_everything_is_the_hosts() {
     let shown = with_host_mounts(&c, "rt run --bundle $bundle $id");
     shown.ok().prints(&format!("{}\n{}", host("pid"), host("net")));
 }
+
+#[test]
+fn the_hosts_mounts_are_neither_dumped_nor_restored_into() {
+    requires!(root);
+    ours_only!("runc leaves it to CRIU");
+    let c =
+        Runtime::new(on_the_hosts_mounts(Bundle::sleep()).prepare(|path| fs::create_dir(path.join("source")).unwrap()));
+    let script = "rt run -d --bundle $bundle $id >/dev/null 2>&1; rt checkpoint --image-path $bundle/source $id; \
+                  rt state $id | grep -c running; rt delete --force $id; \
+                  rt restore --image-path $bundle/source --bundle $bundle $id";
+    let said = with_host_mounts(&c, script).exits(1).prints("1");
+    let said = said.stderr_contains("a container in the host's mount namespace cannot be checkpointed");
+    said.stderr_contains("a checkpoint cannot be restored into the host's mount namespace");
+    c.leaves_nothing();
+}
+
+#[test]
+fn no_pivot_leaves_the_hosts_root_alone() {
+    requires!(root);
+    ours_only!("runc moves the container's root over the host's");
+    let c = Runtime::new(on_the_hosts_mounts(Bundle::new(&["test", "!", "-e", "/rootfs"])));
+    let script = "rt run --no-pivot --bundle $bundle $id && test -d $bundle/rootfs/bin && stat -c %i /";
+    with_host_mounts(&c, script).ok().prints(&fs::metadata("/").unwrap().ino().to_string());
+    c.leaves_nothing();
+}

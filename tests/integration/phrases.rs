@@ -195,7 +195,8 @@ fn a_cgroup_that_stays_is_told_in_runcs_words() {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&place).arg(Runtime::found());
     command.arg("--root").arg(c.root()).args(["delete", "--force", c.id()]).stdin(Stdio::null());
-    c.output_of(command).exits(1).stderr_contains("unable to remove container's cgroup: remove cgroup ");
+    let words = "unable to destroy container: unable to remove container's cgroup: remove cgroup ";
+    c.output_of(command).exits(1).stderr_contains(words);
     c.delete().ok();
     c.leaves_nothing();
 }

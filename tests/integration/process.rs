@@ -4,8 +4,10 @@ use crate::support::{Bundle, Output, Runtime};
 use crate::{ours_only, requires};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
 
 /// A bundle that shows its status as the kernel has it.
 fn status() -> Bundle {
@@ -324,4 +326,56 @@ fn unknown_capabilities_are_no_failure() {
         .with(|config| config["process"]["capabilities"]["bounding"] = json!(["CAP_KILL", "CAP_NO_SUCH"]))
         .run()
         .ok();
+}
+
+#[test]
+fn the_callers_groups_are_kept_if_an_annotation_says_so() {
+    requires!(root);
+    ours_only!("crun has it, and runc has not");
+    let shown = |bundle: Bundle| {
+        let c = Runtime::new(bundle);
+        let by_member = |args: &[&str]| {
+            let mut command = Command::new("setpriv");
+            command.args(["--groups", "1234,2345"]).arg(Runtime::found()).arg("--root").arg(c.root()).args(args);
+            command.stdin(Stdio::null());
+            command
+        };
+        let run = ["run", "--detach", "--bundle", c.bundle().path().to_str().unwrap(), c.id()];
+        c.detached(by_member(&run)).ok();
+        c.wait_printed("\n");
+        let beside = c.output_of(by_member(&["exec", c.id(), "id", "-G"])).ok();
+        (c.printed().trim().to_owned(), beside.text().to_owned())
+    };
+    let bundle = || Bundle::sh("id -G; sleep 1000");
+    let keeping = |bundle: Bundle| bundle.with(|c| c["annotations"] = json!({"run.oci.keep_original_groups": "1"}));
+    assert_eq!(shown(bundle()), ("0".to_owned(), "0".to_owned()));
+    assert_eq!(shown(keeping(bundle())), ("0 1234 2345".to_owned(), "0 1234 2345".to_owned()));
+    // Those that the user namespace does not map are shown as nobody's.
+    let (of_init, _) = shown(keeping(bundle().user_namespace(100_000)));
+    assert_eq!(of_init, "0 65534 65534");
+}
+
+#[test]
+fn an_annotation_may_name_who_receives_a_descriptor_of_init() {
+    requires!(root);
+    ours_only!("crun has it, and runc has not");
+    let bundle = Bundle::sleep().prepare(|path| fs::create_dir(path.join("source")).unwrap());
+    let path = bundle.path().join("source/socket");
+    let receiver = UnixListener::bind(&path).unwrap();
+    // Whoever is to connect has done so by the end of create.
+    receiver.set_nonblocking(true).unwrap();
+    let c = bundle.with(|config| config["annotations"] = json!({"run.oci.pidfd_receiver": path})).create();
+    let mut told = String::new();
+    receiver.accept().unwrap().0.read_to_string(&mut told).unwrap();
+    assert_eq!(told, format!("pidfd for {}", c.pid()));
+}
+
+#[test]
+fn annotations_of_crun_that_mean_nothing_are_named() {
+    requires!(root);
+    ours_only!("the annotations are crun's");
+    let annotations = json!({"run.oci.handler": "krun", "run.oci.systemd.subgroup": "", "org.example": "x"});
+    let said = Bundle::new(&["true"]).with(|config| config["annotations"] = annotations).run().ok();
+    assert_eq!(said.stderr.matches("level=warning").count(), 1, "{said}");
+    said.stderr_contains("annotation run.oci.handler is not supported");
 }

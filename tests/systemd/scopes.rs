@@ -4,7 +4,7 @@ use crate::host::{Host, Kind};
 use crate::support::{Bundle, Layout, Runtime, wait_until};
 use serde_json::json;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
@@ -237,4 +237,30 @@ fn without_a_systemd_the_flag_is_an_error() {
     let bundle = c.bundle().path().to_str().unwrap();
     let output = c.cmd(&["--systemd-cgroup", "run", "--bundle", bundle, c.id()]);
     output.fails().stderr_contains("systemd is not reachable: connect to /run/dbus/system_bus_socket");
+}
+
+#[test]
+fn a_scope_of_another_runtime_goes_with_its_container() {
+    requires!(root, systemd, runc);
+    ours_only!("the strangers are others");
+    for host in Host::all() {
+        for is_killed in [false, true] {
+            let c = host.scope(Bundle::sleep());
+            let (bundle, id) = (c.runtime.bundle(), c.runtime.id());
+            let mut other = bundle.shown_layout().command("runc");
+            other.arg("--root").arg(c.runtime.root()).args(["--systemd-cgroup", "run", "--detach", "--bundle"]);
+            other.arg(bundle.path()).arg(id).stdin(Stdio::null());
+            c.runtime.detached(other).ok();
+            assert_eq!(c.property("ActiveState"), "active");
+            c.runtime.pause().ok();
+            assert_eq!(c.runtime.status(), "paused");
+            c.runtime.resume().ok();
+            if is_killed {
+                c.runtime.kill("KILL").ok();
+                c.runtime.wait_for("stopped");
+            }
+            c.runtime.cmd(&["delete", "--force", id]).ok();
+            c.leaves_nothing();
+        }
+    }
 }

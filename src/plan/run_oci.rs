@@ -1,0 +1,75 @@
+//! Annotations `run.oci.*`: crun's, for what config.json has no other words for. Podman sets some of them.
+
+use crate::error::{Error, Result};
+use oci_spec::runtime::Spec;
+
+/// What the names of all of them begin with.
+pub const PREFIX: &str = "run.oci.";
+/// The file that hooks write to instead of where their output goes otherwise.
+pub const HOOKS_STDOUT: &str = "run.oci.hooks.stdout";
+/// The same for their errors.
+pub const HOOKS_STDERR: &str = "run.oci.hooks.stderr";
+/// Who receives a descriptor of init.
+pub const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
+/// Who receives the listener of a seccomp profile that does not say so itself.
+pub const SECCOMP_RECEIVER: &str = "run.oci.seccomp.receiver";
+const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+const LABEL_OPTION: &str = "run.oci.mount_context_type";
+const SUBGROUP: &str = "run.oci.systemd.subgroup";
+
+/// Returns the value of an annotation.
+pub fn value<'a>(spec: &'a Spec, name: &str) -> Option<&'a str> {
+    spec.annotations().as_ref().and_then(|annotations| annotations.get(name)).map(String::as_str)
+}
+
+/// Says whether processes keep the supplementary groups of the runtime's caller (Podman's `--group-add keep-groups`).
+pub fn keeps_groups(spec: &Spec) -> bool {
+    value(spec, KEEP_GROUPS) == Some("1")
+}
+
+/// Returns the mount option that gives file systems the container's SELinux label.
+pub fn label_option(spec: &Spec) -> Result<&str> {
+    match value(spec, LABEL_OPTION).unwrap_or("context") {
+        option @ ("context" | "fscontext" | "defcontext" | "rootcontext") => Ok(option),
+        other => Err(Error::invalid(format!("annotation {LABEL_OPTION}: invalid context type {other:?}"))),
+    }
+}
+
+/// Returns those that mean nothing to us, by name.
+pub fn ignored(spec: &Spec) -> Vec<&str> {
+    let known = [HOOKS_STDOUT, HOOKS_STDERR, PIDFD_RECEIVER, SECCOMP_RECEIVER, KEEP_GROUPS, LABEL_OPTION];
+    let listed = spec.annotations().iter().flatten().filter(|(name, value)| {
+        // An empty one says that there is to be none, and there is none.
+        let is_known = known.contains(&name.as_str()) || (*name == SUBGROUP && value.is_empty());
+        name.starts_with(PREFIX) && !is_known
+    });
+    let mut names: Vec<&str> = listed.map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn spec(annotations: Value) -> Spec {
+        serde_json::from_value(json!({"ociVersion": "1.2.0", "annotations": annotations})).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_known_is_named() {
+        let all = spec(json!({KEEP_GROUPS: "1", SUBGROUP: "", "run.oci.handler": "krun", "run.oci.a": "", "x": "y"}));
+        assert_eq!(ignored(&all), ["run.oci.a", "run.oci.handler"]);
+        assert_eq!(ignored(&spec(json!({SUBGROUP: "container"}))), [SUBGROUP]);
+        assert!(keeps_groups(&all) && !keeps_groups(&spec(json!({KEEP_GROUPS: "0"}))));
+    }
+
+    #[test]
+    fn labels_are_given_by_four_options() {
+        assert_eq!(label_option(&spec(json!({}))).unwrap(), "context");
+        assert_eq!(label_option(&spec(json!({LABEL_OPTION: "rootcontext"}))).unwrap(), "rootcontext");
+        let err = label_option(&spec(json!({LABEL_OPTION: "ro"}))).unwrap_err();
+        assert_eq!(err.to_string(), "annotation run.oci.mount_context_type: invalid context type \"ro\"");
+    }
+}
