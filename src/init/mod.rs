@@ -12,6 +12,7 @@ mod hooks;
 mod namespaces;
 mod process;
 pub mod report;
+mod root_change;
 mod rootfs;
 
 use crate::handshake::{Inside, Message};
@@ -153,7 +154,7 @@ fn rootfs_sequence(plan: &InitPlan, with: &Descriptors) -> Result<()> {
         // runc leaves that out too where others see the mounts.
         rootfs::make_readonly(&plan.rootfs, root.as_fd())?;
     }
-    rootfs::change_root(&plan.rootfs, root.as_fd())
+    root_change::change_root(&plan.rootfs, root.as_fd())
 }
 
 fn exec_sequence(plan: &mut InitPlan, with: &Descriptors) -> Result<()> {
@@ -162,7 +163,7 @@ fn exec_sequence(plan: &mut InitPlan, with: &Descriptors) -> Result<()> {
     process::new_session()?;
     process::join_keyring(&plan.process)?;
     if let Some(root) = &with.rootfs {
-        rootfs::enter(root.as_fd()).at(Step::PivotRoot)?;
+        root_change::enter(root.as_fd()).at(Step::PivotRoot)?;
     }
     if let Some(terminal) = &plan.process.terminal {
         let root = crate::sys::path::open(c"/", nix::fcntl::OFlag::O_PATH).at(Step::Console)?;

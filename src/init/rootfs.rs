@@ -1,4 +1,4 @@
-//! The root file system: made a mount, filled with mounts, protected, and made the root.
+//! The root file system: made a mount, filled with mounts, and protected.
 //!
 //! Everything happens through a descriptor of the new root and before it becomes `/`: the host's files, /dev/null among
 //! them, are still in reach, and every place in the container is resolved by the kernel with the container's root as
@@ -74,7 +74,8 @@ fn make_parent_private(source: &CStr) -> Result<()> {
     }
 }
 
-fn flags(propagation: Propagation) -> MsFlags {
+/// Returns a change of propagation as mount(2) has it.
+pub fn flags(propagation: Propagation) -> MsFlags {
     let recursive = if propagation.recursive { libc::MS_REC } else { 0 };
     MsFlags::from_bits_truncate(propagation.kind | recursive)
 }
@@ -344,64 +345,4 @@ pub fn make_readonly(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
         mount::set_attributes(root, readonly, false).at(Step::ReadonlyRoot)?;
     }
     Ok(())
-}
-
-/// Makes the new root `/` and lets the host's mounts go.
-pub fn change_root(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
-    nix::unistd::fchdir(root).at(Step::PivotRoot)?;
-    match &plan.change {
-        RootChange::Pivot => pivot(plan).at(Step::PivotRoot)?,
-        RootChange::Move(places) => {
-            places.iter().try_for_each(|place| hide(place)).at(Step::PivotRoot)?;
-            mount::move_here_to_root().at(Step::PivotRoot)?;
-            chroot_here().at(Step::PivotRoot)?;
-        }
-        RootChange::Chroot => chroot_here().at(Step::PivotRoot)?,
-    }
-    match plan.propagation {
-        Some(propagation) => mount::set_propagation(c"/", flags(propagation)).at(Step::RootPropagation),
-        None => Ok(()),
-    }
-}
-
-/// Makes a directory `/` for this process, and goes there.
-pub fn enter(root: BorrowedFd<'_>) -> sys::Result<()> {
-    nix::unistd::fchdir(root)?;
-    chroot_here()
-}
-
-fn chroot_here() -> sys::Result<()> {
-    nix::unistd::chroot(c".")?;
-    nix::unistd::chdir(c"/")
-}
-
-/// Takes a mount of the host's away, or covers it where a user namespace may not.
-fn hide(place: &CStr) -> sys::Result<()> {
-    match mount::set_propagation(place, MsFlags::MS_SLAVE | MsFlags::MS_REC) {
-        // It went with another that it was in.
-        Err(Errno::ENOENT) => return Ok(()),
-        other => other?,
-    }
-    match mount::detach(place) {
-        Err(Errno::EINVAL | Errno::EPERM) => {
-            let place = path::open(place, OFlag::O_PATH)?;
-            mount::attach(mount::empty_filesystem()?.as_fd(), place.as_fd())
-        }
-        other => other,
-    }
-}
-
-/// pivot_root(2) with both arguments `.` puts the old root on top of the new one, from where it is detached: no
-/// directory in the image is needed for it.
-fn pivot(plan: &RootfsPlan) -> sys::Result<()> {
-    let old = path::open(c"/", OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-    mount::pivot_here()?;
-    if plan.propagation.is_some() {
-        // Detaching must not reach the host through mounts that were left shared.
-        let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
-        mount::set_attributes(old.as_fd(), slave, true)?;
-    }
-    drop(old);
-    mount::detach(c".")?;
-    nix::unistd::chdir(c"/")
 }
