@@ -45,6 +45,9 @@ impl Container {
             _ => {}
         }
         spec::validate::process(process)?;
+        if !nix::unistd::geteuid().is_root() {
+            spec::rootless::process(process)?;
+        }
         check_preserved(options.preserve_fds)?;
         let cgroup = self.cgroup_for(options)?;
         let streams = streams::prepare(process.terminal().unwrap_or(false), &options.streams)?;
@@ -92,7 +95,6 @@ impl Container {
         let around = Surroundings {
             keyring: (!self.state.no_new_keyring).then(|| plan::keyring_name(&id)),
             preserve_fds: options.preserve_fds,
-            may_set_groups: may_set_groups(self.state.pid),
             ..super::surroundings(linux, streams)?
         };
         let [first_cpus, last_cpus] = plan::process::exec_affinity(process)?;
@@ -142,9 +144,4 @@ impl Container {
 
 fn stopped() -> Error {
     Error::new(ErrorKind::WrongStatus, "cannot exec in a stopped container")
-}
-
-/// The container's user namespace says whether groups may be set in it.
-fn may_set_groups(pid: i32) -> bool {
-    !std::fs::read_to_string(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.trim() == "deny")
 }

@@ -16,14 +16,20 @@ const KINDS: usize = Kind::ALL.len();
 
 /// Joins what the plan joins; with a joiner also sets the clocks of the time namespace that init will be born in.
 pub fn enter(plan: &InitPlan, with: &Descriptors) -> Result<()> {
-    if plan.namespaces.joiner {
+    // Opened while it is ours: that of a process without dumps is root's.
+    let open_offsets = |_| path::open_at(with.proc.as_fd(), c"self/timens_offsets", OFlag::O_WRONLY);
+    let offsets = plan.namespaces.time_offsets.as_ref();
+    let file = offsets.map(open_offsets).transpose().at(Step::TimeOffsets)?;
+    if plan.namespaces.joiner && !plan.namespaces.join.is_empty() {
         // What is joined may hold processes of another container that may ptrace us from now on (CVE-2016-9962).
         process::set_dumpable(false).at(Step::JoinNamespace)?;
     }
     join_all(&plan.namespaces.join, with)?;
-    if let Some(offsets) = &plan.namespaces.time_offsets {
+    if plan.namespaces.unshare_user {
+        ns::unshare(Kind::User.flag()).at(Step::CloneInit)?;
+    }
+    if let (Some(offsets), Some(file)) = (offsets, file) {
         ns::unshare(Kind::Time.flag()).at(Step::TimeOffsets)?;
-        let file = path::open_at(with.proc.as_fd(), c"self/timens_offsets", OFlag::O_WRONLY).at(Step::TimeOffsets)?;
         fd::write_all(file.as_fd(), offsets.to_bytes()).at(Step::TimeOffsets)?;
     }
     Ok(())
@@ -73,17 +79,20 @@ fn join_all(joins: &[Join], with: &Descriptors) -> Result<()> {
 }
 
 /// Becomes uid 0 and gid 0 of the user namespace, whose maps are written now.
-pub fn become_root(plan: &InitPlan) -> Result<()> {
+pub fn become_root(plan: &mut InitPlan) -> Result<()> {
     if !plan.namespaces.in_userns {
         return Ok(());
     }
     process::set_gid(0).at(Step::BecomeRoot)?;
     process::set_uid(0).at(Step::BecomeRoot)?;
-    match process::set_groups(&[]) {
-        // setgroups is denied where the map was written without privilege (user_namespaces(7)).
-        Err(Errno::EPERM) => Ok(()),
-        other => other.at(Step::BecomeRoot),
+    if plan.process.may_set_groups {
+        match process::set_groups(&[]) {
+            // setgroups is denied for good where the map was written without privilege (user_namespaces(7)).
+            Err(Errno::EPERM) => plan.process.may_set_groups = false,
+            other => other.at(Step::BecomeRoot)?,
+        }
     }
+    Ok(())
 }
 
 /// Makes the namespaces that init makes for itself once it is where it belongs, names the container and brings its

@@ -2,6 +2,7 @@
 //!
 //! Reading and refusing happen here and nowhere else: what [`validate`] let through is not checked again.
 
+pub mod rootless;
 pub mod template;
 pub mod validate;
 

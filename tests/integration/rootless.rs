@@ -1,0 +1,230 @@
+//! Containers of users who are not root: without any privilege, with the setuid programs of shadow-utils, and as the root
+//! of a user namespace that somebody else has made.
+
+use crate::requires;
+use crate::support::{Bundle, Runtime, wait_until};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+/// Nobody's number on the host.
+const USER: u32 = 3000;
+
+#[test]
+fn a_user_has_containers() {
+    requires!(root);
+    let bundle = Bundle::sh("id -u; cat /proc/self/setgroups; echo x >/file; sleep 1000").rootless(USER);
+    let c = Runtime::new(bundle.with(|config| config["root"]["readonly"] = json!(false)));
+    c.create().ok();
+    assert_eq!(c.status(), "created");
+    c.start().ok();
+    let file = c.bundle().rootfs().join("file");
+    wait_until("the file is there", || file.exists());
+    assert_eq!(c.printed(), "0\ndeny\n");
+    assert_eq!(fs::metadata(format!("/proc/{}", c.pid())).unwrap().uid(), USER);
+    assert_eq!(fs::metadata(file).unwrap().uid(), USER);
+    c.exec_with(&["--cwd", "/tmp"], &["sh", "-c", "pwd; cat /proc/self/uid_map"]).ok().stdout_contains("/tmp\n");
+    c.kill("KILL").ok();
+    c.wait_for("stopped");
+    c.delete().ok();
+    c.leaves_nothing();
+}
+
+#[test]
+fn a_user_without_limits_needs_no_cgroup() {
+    requires!(root);
+    let c = Bundle::sh("cat /proc/self/cgroup").rootless(USER);
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    // Without a namespace the paths are the host's.
+    let c = c.without_namespace("cgroup").run().ok();
+    assert_eq!(c.text(), own.trim());
+}
+
+#[test]
+fn limits_and_paths_need_a_cgroup() {
+    requires!(root);
+    let refused = |edit: fn(&mut serde_json::Value), words: &[&str]| {
+        let c = Runtime::new(Bundle::sleep().rootless(USER).with(edit));
+        let mut output = c.create().fails();
+        for part in words {
+            output = output.stderr_contains(part);
+        }
+        c.leaves_nothing();
+    };
+    refused(
+        |config| config["linux"]["resources"] = json!({"pids": {"limit": 10}}),
+        &["rootless needs no limits + no cgrouppath when no permission is granted for cgroups", "permission denied"],
+    );
+    refused(
+        |config| config["linux"]["cgroupsPath"] = json!("/stasis-nobody"),
+        &["unable to apply cgroup configuration", "permission denied"],
+    );
+}
+
+#[test]
+fn a_container_whose_processes_nothing_tells_is_warned_of() {
+    requires!(root);
+    let warning = "Such configuration is strongly discouraged";
+    let c = Bundle::new(&["true"]).rootless(USER);
+    // A procfs shows a pid namespace, which has to be the user's own.
+    let bound = json!({"destination": "/proc", "source": "/proc", "options": ["rbind", "nosuid", "nodev", "noexec"]});
+    let c = c.without_namespace("pid").with(|config| config["mounts"][0] = bound);
+    c.run().ok().stderr_contains(warning);
+    let output = Bundle::new(&["true"]).rootless(USER).run().ok();
+    assert!(!output.stderr.contains(warning), "{output}");
+}
+
+#[test]
+fn mounts_are_made_where_the_user_may() {
+    requires!(root);
+    let script =
+        "cat /from/file; touch /from/new 2>&1; grep -c '^mqueue /dev/mqueue' /proc/mounts; head -c 2 /dev/zero | wc -c";
+    let c = Bundle::sh(script).rootless(USER).prepare(|dir| {
+        fs::create_dir(dir.join("source")).unwrap();
+        fs::write(dir.join("source/file"), "read\n").unwrap();
+        std::os::unix::fs::chown(dir.join("source"), Some(USER), Some(USER)).unwrap();
+    });
+    let c = c.mount("/from", "bind", "source", &["rbind", "ro"]).run().ok();
+    let lines = c.lines();
+    assert_eq!((lines[0], lines[1]), ("read", "touch: /from/new: Read-only file system"), "{c}");
+    assert_eq!(lines[2..], ["1", "2"], "{c}");
+}
+
+#[test]
+fn what_the_user_may_not_reach_is_refused() {
+    requires!(root);
+    let c = Bundle::sleep().rootless(USER).prepare(|dir| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::create_dir_all(dir.join("source/closed")).unwrap();
+        fs::set_permissions(dir.join("source"), fs::Permissions::from_mode(0o700)).unwrap();
+    });
+    let c = Runtime::new(c.mount("/from", "bind", "source/closed", &["bind"]));
+    c.create().fails().stderr_contains("permission denied");
+    c.leaves_nothing();
+}
+
+#[test]
+fn a_terminal_device_of_the_configuration_is_the_containers() {
+    requires!(root);
+    let ptmx = json!([{"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2}]);
+    let script = "readlink /dev/ptmx; stat -L -c %t:%T /dev/ptmx";
+    for bundle in [Bundle::sh(script), Bundle::sh(script).rootless(USER)] {
+        let bundle = bundle.with(|config| config["linux"]["devices"] = ptmx.clone());
+        bundle.run().ok().prints("pts/ptmx\n5:2");
+    }
+}
+
+#[test]
+fn clocks_of_a_user_namespace_are_set_and_joined() {
+    requires!(root);
+    let offsets = json!({"boottime": {"secs": 100_000_000}});
+    let uptime = |c: &Runtime| {
+        let shown = c.exec(&["cut", "-d.", "-f1", "/proc/uptime"]).ok();
+        shown.text().parse::<u64>().unwrap()
+    };
+    for own in [|bundle: Bundle| bundle.rootless(USER), |bundle: Bundle| bundle.user_namespace(100_000)] {
+        let first = own(Bundle::sleep()).namespace("time", None);
+        let first = first.with(|config| config["linux"]["timeOffsets"] = offsets.clone()).start();
+        assert!(uptime(&first) > 100_000_000);
+        let mut second = own(Bundle::sleep()).with(|config| config["hostname"] = json!(""));
+        for (kind, name) in [("user", "user"), ("time", "time"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid")] {
+            second = second.namespace(kind, Some(format!("/proc/{}/ns/{name}", first.pid()).as_ref()));
+        }
+        let second = second.with(|config| {
+            config["linux"].as_object_mut().unwrap().retain(|key, _| !key.ends_with("Mappings"));
+        });
+        assert!(uptime(&second.start()) > 100_000_000);
+    }
+}
+
+#[test]
+fn groups_stay_as_they_are() {
+    requires!(root);
+    let c = Runtime::new(Bundle::sleep().rootless(USER));
+    let create = c.command(&["create", "--bundle", c.bundle().path().to_str().unwrap(), c.id()]);
+    let mut as_member = Command::new("setpriv");
+    let user = USER.to_string();
+    as_member.args(["--reuid", &user, "--regid", &user, "--groups", "3001"]);
+    as_member.arg(create.get_program()).args(create.get_args());
+    c.detached(as_member).ok();
+    let status = fs::read_to_string(format!("/proc/{}/status", c.pid())).unwrap();
+    assert!(status.contains("Groups:\t3001 \n"), "{status}");
+    c.start().ok();
+    c.exec_with(&["--additional-gids", "0"], &["true"])
+        .fails()
+        .stderr_contains("cannot set any additional groups in a rootless container");
+}
+
+/// Makes the runtime's command one that finds the user's name and ranges of ids, in a mount namespace of its own.
+const WITH_RANGES: &str = r#"
+    user=$1 dir=$2; shift 2
+    for file in passwd subuid subgid; do mount --bind "$dir/source/$file" /etc/$file; done
+    exec setpriv --reuid "$user" --regid "$user" --clear-groups "$dir/runtime" --root "$dir/state" "$@""#;
+
+#[test]
+fn a_map_of_more_ids_is_written_by_setuid_programs() {
+    requires!(root, uidmap);
+    let bundle = Bundle::sh("cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups").rootless(USER);
+    let bundle = bundle.prepare(|dir| {
+        fs::create_dir(dir.join("source")).unwrap();
+        fs::write(dir.join("source/passwd"), format!("user:x:{USER}:{USER}::/:/bin/sh\n")).unwrap();
+        fs::write(dir.join("source/subuid"), "user:100000:65536\n").unwrap();
+        fs::write(dir.join("source/subgid"), "user:200000:65536\n").unwrap();
+    });
+    let more = |first: u32| json!([{"containerID": 0, "hostID": USER, "size": 1}, {"containerID": 1, "hostID": first, "size": 9}]);
+    let maps = [
+        // The user map, the group map, and what becomes of setgroups.
+        (more(100_000), more(200_000), "0 3000 1 1 100000 9 0 3000 1 1 200000 9 allow"),
+        (json!([{"containerID": 0, "hostID": USER, "size": 1}]), more(200_000), "0 3000 1 0 3000 1 1 200000 9 allow"),
+    ];
+    let mut c = Runtime::new(bundle);
+    for (users, groups, shown) in maps {
+        c.edit(|config| {
+            config["linux"]["uidMappings"] = users;
+            config["linux"]["gidMappings"] = groups;
+        });
+        let mut run = Command::new("unshare");
+        let dir = c.bundle().path().to_str().unwrap();
+        run.args(["--mount", "sh", "-ec", WITH_RANGES, "sh", &USER.to_string(), dir, "run", "--bundle", dir, c.id()]);
+        let output = c.output_of(run).ok();
+        assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>().join(" "), shown);
+    }
+    // Who has no ranges is told so.
+    c.create().fails().stderr_contains("newgidmap");
+    c.leaves_nothing();
+}
+
+#[test]
+fn the_root_of_a_users_namespace_has_containers() {
+    requires!(root);
+    // As Podman does it: the runtime has become root in a namespace that somebody without privilege has made.
+    let script = "id -u; cat /proc/self/uid_map; head -c 2 /dev/zero | wc -c; cat /from/file";
+    for nested in [false, true] {
+        let bundle = Bundle::sh(script).rootless(USER).prepare(|dir| {
+            fs::create_dir(dir.join("source")).unwrap();
+            fs::write(dir.join("source/file"), "read").unwrap();
+        });
+        let bundle = bundle.mount("/from", "bind", "source", &["rbind", "ro"]);
+        let c = Runtime::new(match nested {
+            true => bundle.with(|config| {
+                let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+                (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = (map.clone(), map);
+            }),
+            false => bundle.without_namespace("user").with(|config| {
+                config["linux"].as_object_mut().unwrap().retain(|key, _| !key.ends_with("Mappings"));
+            }),
+        });
+        let run = c.command(&["run", "--bundle", c.bundle().path().to_str().unwrap(), c.id()]);
+        let user = USER.to_string();
+        let mut in_namespace = Command::new("setpriv");
+        in_namespace.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+        in_namespace.args(["unshare", "--user", "--map-root-user", "--mount"]);
+        in_namespace.arg(run.get_program()).args(run.get_args());
+        let outside = if nested { 0 } else { USER };
+        let output = c.output_of(in_namespace).ok();
+        let shown = output.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(shown, format!("0 0 {outside} 1 2 read"), "{output}");
+        c.leaves_nothing();
+    }
+}
