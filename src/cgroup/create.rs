@@ -30,7 +30,8 @@ pub(super) fn create(plan: &CgroupPlan, must_be_new: bool) -> Result<(Cgroup, Op
     let lenient = plan.rootless && !plan.path_given;
     let holder = plan.unit.as_ref().map_or(Ok(None), systemd::start)?;
     let mut made = Made::default();
-    let mut cgroup = Cgroup { driver: driver(plan), directories: Vec::new(), lenient, fresh: true };
+    let mut cgroup =
+        Cgroup { driver: driver(plan), directories: Vec::new(), lenient, rootless: plan.rootless, fresh: true };
     let mut refusal = None;
     for directory in &plan.directories {
         // systemd makes no scope that is there.

@@ -63,11 +63,12 @@ impl Container {
         log::debug!("plan of a process in container {}: {plan:?}", self.id());
         let (mut descriptors, handshake) = spawn::descriptors(&plan, &mut streams)?;
         descriptors.joins.push(self.init()?.ok_or_else(stopped)?);
-        let entry = cgroup.entry()?;
+        let entry = cgroup.entry_beside()?;
         if let Some(first) = plan.process.first_cpus.first() {
             log::debug!("nsexec: affinity: {first:#x}");
         }
         (descriptors.cgroup, descriptors.cgroup_tasks) = (entry.clone_into, entry.tasks);
+        descriptors.may_stay = entry.may_stay;
         let spawned = spawn::exec(&mut plan, descriptors, handshake)?;
         let mut undo = Rollback::default();
         undo.add("process", || spawned.kill());

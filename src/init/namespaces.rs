@@ -50,9 +50,8 @@ pub fn enter_running(plan: &InitPlan, with: &Descriptors) -> Result<()> {
 /// Clones a process that is the runtime's own child, not the joiner's.
 pub fn clone_sibling(flags: u64, with: &Descriptors, body: impl FnOnce()) -> Result<()> {
     let cgroup = with.cgroup.as_ref().map(AsFd::as_fd);
-    clone_child(Clone { flags: flags | libc::CLONE_PARENT as u64, cgroup, ..Clone::default() }, body)
-        .at(Step::CloneInit)
-        .map(drop)
+    let request = Clone { flags: flags | libc::CLONE_PARENT as u64, cgroup, may_stay: with.may_stay, withheld: None };
+    clone_child(request, body).at(Step::CloneInit).map(drop)
 }
 
 /// Joins in two rounds: what the host owns needs the privileges from before the user namespace is joined, what the pod

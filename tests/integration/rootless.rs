@@ -228,3 +228,36 @@ fn the_root_of_a_users_namespace_has_containers() {
         c.leaves_nothing();
     }
 }
+
+/// Runs the bundle's runtime as its user on v2, in a cgroup.
+const ON_V2: &str = r#"
+    user=$1 dir=$2 cgroup=$3; shift 3
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    echo 0 >"/sys/fs/cgroup$cgroup/cgroup.procs"
+    exec setpriv --reuid "$user" --regid "$user" --clear-groups "$dir/runtime" --root "$dir/state" "$@""#;
+
+#[test]
+fn a_process_is_added_from_where_the_user_may_not_move_it() {
+    requires!(root, cgroup_v2);
+    let bundle = Bundle::sleep().rootless(USER);
+    let c = Runtime::new(bundle);
+    let (dir, id) = (c.bundle().path().to_str().unwrap().to_owned(), c.id().to_owned());
+    let delegated = c.cgroup("");
+    fs::create_dir_all(delegated.join("self")).unwrap();
+    for file in ["", "cgroup.procs", "cgroup.subtree_control", "self/cgroup.procs"] {
+        std::os::unix::fs::chown(delegated.join(file), Some(USER), Some(USER)).unwrap();
+    }
+    let on_v2 = |cgroup: &str, args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", ON_V2, "sh", &USER.to_string(), &dir, cgroup]).args(args);
+        command
+    };
+    let inside = format!("/{id}/self");
+    c.detached(on_v2(&inside, &["run", "--detach", "--bundle", &dir, &id])).ok();
+    let show = ["exec", id.as_str(), "sed", "-n", "s/^0:://p", "/proc/self/cgroup"];
+    let shown = [c.output_of(on_v2(&inside, &show)).ok(), c.output_of(on_v2("", &show)).ok()];
+    c.output_of(on_v2(&inside, &["delete", "--force", &id])).ok();
+    fs::remove_dir(delegated.join("self")).unwrap();
+    fs::remove_dir(delegated).unwrap();
+    assert_eq!(shown.map(|output| output.text().to_owned()), [format!("/{id}/{id}"), "/".to_owned()]);
+}
