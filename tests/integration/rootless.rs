@@ -195,6 +195,15 @@ fn a_map_of_more_ids_is_written_by_setuid_programs() {
     c.leaves_nothing();
 }
 
+/// Returns a command that becomes the command after it, as the root of a user namespace that the user has made.
+fn become_root_of_a_namespace() -> Command {
+    let mut command = Command::new("setpriv");
+    let user = USER.to_string();
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+    command.args(["unshare", "--user", "--map-root-user", "--mount"]);
+    command
+}
+
 #[test]
 fn the_root_of_a_users_namespace_has_containers() {
     requires!(root);
@@ -216,10 +225,7 @@ fn the_root_of_a_users_namespace_has_containers() {
             }),
         });
         let run = c.command(&["run", "--bundle", c.bundle().path().to_str().unwrap(), c.id()]);
-        let user = USER.to_string();
-        let mut in_namespace = Command::new("setpriv");
-        in_namespace.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
-        in_namespace.args(["unshare", "--user", "--map-root-user", "--mount"]);
+        let mut in_namespace = become_root_of_a_namespace();
         in_namespace.arg(run.get_program()).args(run.get_args());
         let outside = if nested { 0 } else { USER };
         let output = c.output_of(in_namespace).ok();
@@ -227,6 +233,26 @@ fn the_root_of_a_users_namespace_has_containers() {
         assert_eq!(shown, format!("0 0 {outside} 1 2 read"), "{output}");
         c.leaves_nothing();
     }
+}
+
+#[test]
+fn who_has_mounted_a_file_system_may_map_its_ids() {
+    requires!(root);
+    let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+    let bundle = Bundle::sh("stat -c %u:%g /tmp/a").rootless(USER).without_namespace("user");
+    let bundle = bundle.mount("/tmp/a", "none", "source", &["bind"]).with(|config| {
+        config["linux"].as_object_mut().unwrap().retain(|key, _| !key.ends_with("Mappings"));
+        config["root"]["readonly"] = json!(false);
+        let mount = config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+        (mount["uidMappings"], mount["gidMappings"]) = (map.clone(), map);
+    });
+    let c = Runtime::new(bundle.prepare(|dir| fs::create_dir(dir.join("source")).unwrap()));
+    let run = c.command(&["run", "--bundle", c.bundle().path().to_str().unwrap(), c.id()]);
+    let script = "mount -t tmpfs tmpfs source; exec \"$@\"";
+    let mut with_tmpfs = become_root_of_a_namespace();
+    with_tmpfs.current_dir(c.bundle().path()).args(["sh", "-ec", script, "sh"]);
+    with_tmpfs.arg(run.get_program()).args(run.get_args());
+    c.output_of(with_tmpfs).ok().prints("0:0");
 }
 
 /// Runs the bundle's runtime as its user on v2, in a cgroup.
