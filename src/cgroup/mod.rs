@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::plan::cgroup::systemd::{self as plan, Unit};
-use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup, Refusal, Version, Write, update};
+use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup, Refusal, Version, Write, not_joined, update};
 use crate::sys::Errno;
 use crate::sys::cgroupfs::{Filesystem, filesystem};
 
@@ -243,8 +243,7 @@ impl Cgroup {
     /// Writes one limit; says no if it has to be tried again later.
     fn write(&self, write: &Write) -> Result<bool> {
         let Some(directory) = self.directory(&write.controller) else {
-            let reason = "container could not join or create cgroup";
-            return Err(Error::other(format!("cannot set {} limit: {reason}", write.controller)));
+            return Err(not_joined(&write.controller));
         };
         let path = directory.path.join(&write.file);
         match (file::write_lines(&path, &write.value), &write.refusal) {

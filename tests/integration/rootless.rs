@@ -80,6 +80,26 @@ fn limits_and_paths_need_a_cgroup() {
 }
 
 #[test]
+fn what_takes_a_cgroup_says_so_without() {
+    requires!(root);
+    let c = Bundle::sleep().rootless(USER).start();
+    c.cmd(&["ps", c.id()]).fails().stderr_contains("unable to get all container pids");
+    c.pause().fails().stderr_contains("cannot toggle freezer: cgroups not configured for container");
+    let output = c.cmd(&["update", "--memory", "100M", c.id()]).fails();
+    output.stderr_contains("cannot set memory limit: container could not join or create cgroup");
+}
+
+#[test]
+fn users_who_are_not_mapped_are_named() {
+    requires!(root);
+    let c = Bundle::sleep().rootless(USER).start();
+    let uid = c.exec_with(&["--user", "5"], &["true"]).fails();
+    uid.stderr_contains("cannot setuid to unmapped uid 5 in user namespace");
+    let gid = c.exec_with(&["--user", "0:7"], &["true"]).fails();
+    gid.stderr_contains("cannot setgid to unmapped gid 7 in user namespace");
+}
+
+#[test]
 fn a_container_whose_processes_nothing_tells_is_warned_of() {
     requires!(root);
     let warning = "Such configuration is strongly discouraged";

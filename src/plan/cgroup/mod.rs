@@ -267,6 +267,7 @@ pub fn update(directories: &[Directory], resources: Option<&LinuxResources>) -> 
             Version::V2 => v2::writes(controller, resources)?,
         };
         match writes.first() {
+            Some(_) if directories.is_empty() => return Err(not_joined(controller)),
             Some(first) if version(controller).is_none() => {
                 return Err(missing(controller, &first.file));
             }
@@ -287,6 +288,11 @@ pub fn update(directories: &[Directory], resources: Option<&LinuxResources>) -> 
 /// The controllers that limits are asked of, in the order of the writes. Devices are apart.
 const CONTROLLERS: &[&str] =
     &["pids", "memory", "blkio", "io", "cpu", "cpuset", "hugetlb", "net_cls", "net_prio", "rdma"];
+
+/// Returns the error of a limit for a container that has no cgroup to be limited in.
+pub fn not_joined(controller: &str) -> Error {
+    Error::other(format!("cannot set {controller} limit: container could not join or create cgroup"))
+}
 
 fn missing(controller: &str, file: &str) -> Error {
     Error::invalid(format!("cannot set {file}: controller {controller:?} not available"))
