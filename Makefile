@@ -82,10 +82,10 @@ machine: build ## tests that need another kernel, in an emulated machine (root; 
 		env STRICT=1 STASIS_BIN=$(BIN) sh -c 'for tests; do "$$tests" --test-threads=1 $(or $(TEST),by_stages on_v2_limits scope) || exit; done' sh $$TESTS
 
 # The suite's own programs, in Rust, are an example of the crate.
-conformance: setup-test build ## runc's integration suite (root): RUNTIME=runc or crun instead of ours, LAYOUT=hybrid, v1 or v2, FILES
+conformance: setup-test build ## runc's integration suite (root): RUNTIME=runc or crun instead of ours, LAYOUT=hybrid, v1 or v2, MODE=rootless[-idmap][-cgroup], FILES
 	$(CARGO) build --release --locked --example conformance
 	scripts/conformance-parts.sh $(TARGET)/conformance $(TARGET)/$(HOST)/release/examples/conformance
-	scripts/conformance.sh $(TARGET)/conformance $(or $(RUNTIME),$(BIN)) $(or $(LAYOUT),hybrid) $(FILES)
+	scripts/conformance.sh $(TARGET)/conformance $(or $(RUNTIME),$(BIN)) $(or $(LAYOUT),hybrid)$(addprefix -,$(MODE)) $(FILES)
 
 capabilities: setup-test build ## run the tests of checkpoints, and write what they show into the table in README.md
 	for suite in criu docker; do $(CARGO_TEST) --test $$suite --no-fail-fast 2>&1; done | scripts/capabilities.sh README.md

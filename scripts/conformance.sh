@@ -1,20 +1,36 @@
 #!/bin/bash
-# conformance.sh DIR RUNTIME [LAYOUT [FILE...]] - runs runc's integration suite, of which
+# conformance.sh DIR RUNTIME [SETTING [FILE...]] - runs runc's integration suite, of which
 # conformance-parts.sh has put all into DIR, against the program RUNTIME or against
-# DIR/runc ("runc"), in a cgroup layout: hybrid (as the machine has it), v1 or v2.
+# DIR/runc ("runc"). SETTING is a cgroup layout: hybrid (as the machine has it), v1 or
+# v2; and, after a "-", the mode if not root is to run it: rootless, which may be
+# followed by the features that its user has: -idmap (more ids than its own) and
+# -cgroup (a cgroup where it may make others).
 # Prints what passed in each file and in all of them, and what failed; fails if
 # anything did that tests/support/conformance/*.tsv does not list, or if what they
 # list for this runtime passes. FILEs are names like "kill.bats".
 set -euo pipefail
-tables=$(realpath "$(dirname "$0")/../tests/support/conformance")
+scripts=$(realpath "$(dirname "$0")")
+tables=$scripts/../tests/support/conformance
 
-dir=$(realpath "${1:?usage: conformance.sh DIR RUNTIME [LAYOUT [FILE...]]}")
-name=$(basename "${2:?usage: conformance.sh DIR RUNTIME [LAYOUT [FILE...]]}")
-layout=${3:-hybrid}
+dir=$(realpath "${1:?usage: conformance.sh DIR RUNTIME [SETTING [FILE...]]}")
+name=$(basename "${2:?usage: conformance.sh DIR RUNTIME [SETTING [FILE...]]}")
+setting=${3:-hybrid}
+mode=${setting#"${setting%%-*}"}
+case $setting in
+hybrid"$mode" | v1"$mode" | v2"$mode") ;;
+*) echo "conformance.sh: no such layout: ${setting%%-*}" >&2 && exit 1 ;;
+esac
+case $mode in
+"" | -rootless | -rootless-idmap | -rootless-cgroup | -rootless-idmap-cgroup) ;;
+*) echo "conformance.sh: no such mode: ${mode#-}" >&2 && exit 1 ;;
+esac
 program=$2
 [ "$program" != runc ] || program=$dir/runc/usr/sbin/runc
 suite=$dir/suite/tests/integration
-results=$dir/results/$name-$layout
+results=$dir/results/$name-$setting
+# Whom the rootless modes run as: nobody's number. Who may make cgroups is another one, since runs beside each other share them.
+export CONFORMANCE_USER=2000
+[[ $mode != *-cgroup ]] || CONFORMANCE_USER=2001
 files=("${@:4}")
 [ ${#files[@]} -gt 0 ] || mapfile -t files < <(cd "$suite" && ls -- *.bats)
 
@@ -25,7 +41,9 @@ scratch=$(mktemp -d /tmp/stasis-conformance-XXXXXX)
 chmod 755 "$scratch"
 trap 'rm -rf --one-file-system "$scratch"' EXIT
 
+# A user that may make cgroups makes them where the suite wants them, and moves processes there from here.
 cgroup=${scratch##*/}
+[[ $mode != *-cgroup ]] || cgroup=runc-cgroups-integration-test/$cgroup
 
 # Runs a file among processes and mounts that end with it, whatever it leaves.
 run_file() {
@@ -37,23 +55,9 @@ run_file() {
         enter_cgroups
         # runc leaves logs where it is.
         cd "$scratch"
-        # shellcheck disable=SC2016
         TMPDIR=$scratch RUNC=$dir/bin/$name/runc BATS_TEST_TIMEOUT=$limit timeout --kill-after=10 600 \
-            unshare --mount --pid --fork --mount-proc --kill-child bash -euc '
-                mount -t tmpfs -o mode=755 tmpfs /run
-                case $1 in
-                v2) mount -t cgroup2 cgroup2 /sys/fs/cgroup ;;
-                v1)
-                    mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
-                    for controllers in $(awk -F: "\$2 != \"\" { print \$2 }" /proc/self/cgroup); do
-                        mkdir "/sys/fs/cgroup/${controllers#name=}"
-                        mount -t cgroup -o "$controllers" cgroup "/sys/fs/cgroup/${controllers#name=}"
-                    done ;;
-                esac
-                # Many tests need a terminal, on which nobody types.
-                mkfifo /run/nobody
-                script --quiet --command "bats --formatter tap $2 >$3" /dev/null <>/run/nobody & wait $!' \
-            sh "$layout" "$suite/$1" "$results/$1.tap" </dev/null >"$results/$1.log" 2>&1
+            unshare --mount --pid --fork --mount-proc --kill-child \
+            "$scripts/conformance-file.sh" "$setting" "$suite/$1" "$results/$1.tap" </dev/null >"$results/$1.log" 2>&1
     ) || true
     remove_cgroups
     find "$scratch" -mindepth 1 -delete
@@ -69,10 +73,26 @@ enter_cgroups() {
         mkdir -p "$hierarchy$cgroup/self"
         # Those of v1 are empty at first.
         for file in cpuset.cpus cpuset.mems; do
-            [ ! -e "$hierarchy$file" ] || tee "$hierarchy$cgroup/$file" "$hierarchy$cgroup/self/$file" <"$hierarchy$file" >/dev/null
+            [ ! -e "$hierarchy$file" ] || (cd "$hierarchy" && tee {"${cgroup%%/*}","$cgroup","$cgroup/self"}/$file <$file >/dev/null)
         done
+        [[ $mode != *-cgroup ]] || delegate "$hierarchy${cgroup%%/*}"
         echo $BASHPID >"$hierarchy$cgroup/self/cgroup.procs"
     done
+}
+
+# Lets the group of the suite's user make cgroups in one, and move its processes there: as
+# tests/rootless.sh of the suite does.
+delegate() {
+    local files=(. cgroup.procs tasks)
+    [ ! -e "$1/cgroup.subtree_control" ] || files=(. cgroup.procs cgroup.subtree_control)
+    (
+        cd "$1"
+        chgrp "$CONFORMANCE_USER" "${files[@]}"
+        chmod g+rwx "${files[@]}"
+        for file in cpuset.cpus cpuset.mems cpu.rt_period_us cpu.rt_runtime_us; do
+            [ -e cgroup.subtree_control ] || [ ! -e "$file" ] || chown "$CONFORMANCE_USER" "$file"
+        done
+    )
 }
 
 # Removes what a test that was ended has left below them, and the suite's own ones.
@@ -100,10 +120,20 @@ for file in "${files[@]}"; do
     }' "$results/$file.tsv"
 done
 
-(cd "$results" && cat "${files[@]/%/.tsv}") | gawk -F'\t' -v runtime="$name" -v layout="$layout" '
-    # The tables: layouts, file, test, reason.
+(cd "$results" && cat "${files[@]/%/.tsv}") | gawk -F'\t' -v runtime="$name" -v setting="$setting" -v mode="${mode#-}" '
+    # Says whether a setting is in a list: "hybrid" for all modes, "all-root" for all layouts, "v1-rootless*".
+    function is_in(list, items, count, i) {
+        count = split(list, items, ",")
+        for (i = 1; i <= count; i++) {
+            if (items[i] !~ /-/) items[i] = items[i] "-*"
+            sub(/^all/, "*", items[i]); gsub(/\*/, ".*", items[i])
+            if ((mode == "" ? setting "-root" : setting) ~ "^" items[i] "$") return 1
+        }
+        return 0
+    }
+    # The tables: settings, file, test, reason.
     FILENAME != "-" {
-        if ($1 ~ "(^|,)(all|" layout ")(,|$)") kind[$2 "\t" $3] = FILENAME ~ /limits/ ? "limit" : "gap"
+        if (is_in($1)) kind[$2 "\t" $3] = FILENAME ~ /limits/ ? "limit" : "gap"
         next
     }
     {
@@ -115,7 +145,7 @@ done
     }
     END {
         PROCINFO["sorted_in"] = "@ind_str_asc"
-        printf "%s, %s: %d passed, %d skipped, %d failed\n", runtime, layout, count["ok"], count["skip"], count["FAIL"]
+        printf "%s, %s: %d passed, %d skipped, %d failed\n", runtime, setting, count["ok"], count["skip"], count["FAIL"]
         for (test in failed) printf "  failed: %s%s\n", test, failed[test] == "" ? "" : " (" failed[test] ")"
         for (test in unexpected) printf "  UNEXPECTED: %s %s\n", test, unexpected[test]
         exit length(unexpected) > 0

@@ -11,7 +11,7 @@ install_packages busybox-static jq
 [ "${1:-}" != demo ] || exit 0
 
 mapfile -t packages < <(lacking dockerd=docker.io containerd=containerd podman=podman conmon=conmon \
-    runc=runc crun=crun iptables=iptables nft=nftables ip=iproute2 ps=procps systemctl=systemd dbus-daemon=dbus)
+    runc=runc crun=crun iptables=iptables nft=nftables ip=iproute2 ps=procps systemctl=systemd dbus-daemon=dbus newuidmap=uidmap)
 install_packages "${packages[@]}"
 # Since Debian 13 the docker command has a package of its own.
 mapfile -t packages < <(lacking docker=docker-cli)

@@ -58,7 +58,7 @@
 //!
 //! ```text
 //! runtime (outside)                               init (inside)
-//!   validate, plan, state directory, cgroup
+//!   validate, state directory, cgroup, plan
 //!   clone3 ------------------------------------->  namespaces, mounts, devices
 //!   id maps, v1 cgroups, limits, state
 //!   ids of a mount's files          <-- MapIds ---   (a source that earlier mounts lie on)

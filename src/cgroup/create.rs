@@ -43,7 +43,8 @@ pub(super) fn create(plan: &CgroupPlan, must_be_new: bool) -> Result<(Cgroup, Op
 fn directories(plan: &CgroupPlan, must_be_new: bool) -> Result<Cgroup> {
     let lenient = plan.rootless && !plan.path_given;
     let mut made = Made::default();
-    let mut cgroup = Cgroup { driver: driver(plan), directories: Vec::new(), lenient, fresh: true };
+    let mut cgroup =
+        Cgroup { driver: driver(plan), directories: Vec::new(), lenient, rootless: plan.rootless, fresh: true };
     let mut refusal = None;
     for directory in &plan.directories {
         match make(directory, plan, must_be_new, &mut made) {

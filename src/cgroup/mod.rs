@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::plan::cgroup::systemd::{Unit, limits, rounded};
-use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup, Refusal, Version, Write, update};
+use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup, Refusal, Version, Write, not_joined, update};
 use crate::sys::Errno;
 use crate::sys::cgroupfs::{Filesystem, filesystem};
 
@@ -71,6 +71,8 @@ enum Driver {
 pub struct Entry {
     /// For clone3's CLONE_INTO_CGROUP.
     pub clone_into: Option<OwnedFd>,
+    /// Whether the process may stay out where it may not be put.
+    pub may_stay: bool,
     /// The new process writes `0` to each of these, before it does anything else and while it has
     /// one thread.
     pub tasks: Vec<OwnedFd>,
@@ -84,6 +86,9 @@ pub struct Cgroup {
     directories: Vec<Directory>,
     /// A rootless runtime was asked for no cgroup in particular: it takes what it can get.
     lenient: bool,
+    /// A rootless runtime made it, whose later commands may be where they cannot put processes from.
+    #[serde(default)]
+    rootless: bool,
     /// The directories were made just now, so that nothing needs to be asked about what is in them.
     #[serde(skip)]
     fresh: bool,
@@ -117,14 +122,23 @@ impl Cgroup {
     /// no wait for a process that is made in the cgroup, nor (since 5.5) for a single thread that
     /// moves itself through v1's `tasks`.
     pub fn entry(&self) -> Result<Entry> {
-        let mut entry = Entry { clone_into: None, tasks: Vec::new() };
+        self.entry_unless_refused(self.lenient)
+    }
+
+    /// Returns the same for one more process of a container that runs.
+    pub fn entry_beside(&self) -> Result<Entry> {
+        self.entry_unless_refused(self.rootless)
+    }
+
+    fn entry_unless_refused(&self, may_stay: bool) -> Result<Entry> {
+        let mut entry = Entry { clone_into: None, may_stay, tasks: Vec::new() };
         for directory in &self.directories {
             let open = match directory.version {
                 Version::V1 => OpenOptions::new().write(true).open(directory.path.join("tasks")),
                 Version::V2 => File::open(&directory.path),
             };
             let fd = match open.map_err(file::errno) {
-                Err(errno) if self.lenient && is_permission(errno) => continue,
+                Err(errno) if may_stay && is_permission(errno) => continue,
                 // runc's words: the file that it writes to.
                 other => other.context(|| format!("open {}/cgroup.procs", directory.path.display()))?.into(),
             };
@@ -229,8 +243,7 @@ impl Cgroup {
     /// Writes one limit; says no if it has to be tried again later.
     fn write(&self, write: &Write) -> Result<bool> {
         let Some(directory) = self.directory(&write.controller) else {
-            let reason = "container could not join or create cgroup";
-            return Err(Error::other(format!("cannot set {} limit: {reason}", write.controller)));
+            return Err(not_joined(&write.controller));
         };
         let path = directory.path.join(&write.file);
         match (file::write_lines(&path, &write.value), &write.refusal) {

@@ -26,6 +26,9 @@ pub struct PsArgs {
 /// Prints the processes of a container.
 pub fn run(args: &PsArgs, global: &Global) -> Result<u8> {
     let container = Container::find(&root::select(global)?.path, &args.id)?;
+    if container.state().cgroup.directories().is_empty() {
+        bail!("unable to get all container pids: the container has no cgroup");
+    }
     let pids = container.pids()?;
     let text = match args.format.as_deref() {
         // Go prints no list where there is none.

@@ -3,8 +3,8 @@
 //! What is dumped is what the saved configuration says of the container, whatever has become of the bundle. Until CRIU
 //! has all of it nothing is lost: it lets the processes go on when it fails, and so does everything here.
 
-use super::create::view;
 use super::external_tmpfs::ExternalTmpfs;
+use super::own_cgroup::view;
 use super::progress::{Dumped, Event, Listener, Phase};
 use super::queues::{self, Queues};
 use super::tools::Tools;
@@ -135,7 +135,7 @@ impl Container {
         };
         if !pre_dump {
             let linux = crate::plan::linux(spec)?;
-            let view = view(&cgroup::detect()?, state.cgroup.directories(), linux);
+            let view = view(&cgroup::detect()?, state.cgroup.directories(), linux)?;
             let plan = external::plan(spec, &state.bundle, &view)?;
             let root = external::open_directory(&state.rootfs)?;
             let inside = external::open_directory(format!("/proc/{}/root", state.pid).as_ref())?;

@@ -6,16 +6,15 @@ use super::start::has_poststart_hooks;
 use super::state::{self, State, StateDir};
 use super::streams::{self, StreamOptions, Streams};
 use super::{
-    Container, NotifySocket, Started, hooks, host_mounts, idmap, net_devices, no_pivot, notify, own_namespaces,
-    seccomp_agent, shm, spawn, trees,
+    Container, NotifySocket, Started, hooks, host_mounts, idmap, net_devices, no_pivot, notify, own_cgroup,
+    own_namespaces, seccomp_agent, shm, spawn, trees,
 };
-use crate::cgroup::{self, Cgroup, Holder};
+use crate::cgroup::{Cgroup, Holder};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::handshake::Outside;
 use crate::init::Descriptors;
-use crate::plan::cgroup::{CgroupPlan, Directory, Layout, OwnCgroup, systemd};
-use crate::plan::mounts::{CgroupView, V1Hierarchy};
-use crate::plan::namespaces::{Kind, Namespace};
+use crate::plan::cgroup::CgroupPlan;
+use crate::plan::mounts::CgroupView;
 use crate::plan::process::Surroundings;
 use crate::plan::{self, Host, InitPlan, run_oci, seccomp};
 use crate::spec::{self, Config};
@@ -72,7 +71,9 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     add_environment(&mut config.spec, &options.env);
     spec::validate::no_pivot(options.no_pivot, &config.spec)?;
     spec::validate::spec(&config.spec)?;
-    require_user_namespace(&config.spec)?;
+    if !nix::unistd::geteuid().is_root() {
+        spec::rootless::spec(&config.spec)?;
+    }
     run_oci::ignored(&config.spec).iter().for_each(|name| log::warn!("annotation {name} is not supported"));
     check_preserved(options.preserve_fds)?;
     let streams = streams::prepare(has_terminal(&config.spec), &options.streams)?;
@@ -85,14 +86,18 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     });
     shm::share(&mut config, &dir)?;
     let notify = share_notify_socket(&mut config, &dir, options)?;
-    let (cgroup_plan, view) = plan_cgroup(&config.spec, id, options)?;
-    let mut plan = plan_init(&config.spec, id, &bundle, root, (&view, options, &streams))?;
-    log::debug!("plan of container {id}: {plan:?}");
-    let (cgroup, holder) = make_cgroup(cgroup_plan.as_ref())?;
+    let (cgroup_plan, layout) = own_cgroup::plan(&config.spec, id, options)?;
+    let (cgroup, holder) = own_cgroup::make(cgroup_plan.as_ref())?;
     undo.add("cgroup", {
         let cgroup = cgroup.clone();
         move || cgroup.remove()
     });
+    // Only now is it known where a rootless caller has a cgroup to show.
+    let linux = plan::linux(&config.spec)?;
+    own_cgroup::warn_of_strays(cgroup_plan.as_ref(), &cgroup, linux);
+    let view = own_cgroup::view(&layout, cgroup.directories(), linux)?;
+    let mut plan = plan_init(&config.spec, id, &bundle, root, (&view, options, &streams))?;
+    log::debug!("plan of container {id}: {plan:?}");
 
     let state = first_state(&config, id, &bundle, &cgroup, options)?;
     if plan.namespaces.host_mounts {
@@ -256,15 +261,6 @@ fn share_notify_socket(config: &mut Config, dir: &StateDir, options: &CreateOpti
     Ok(NotifySocket::bind(dir, host).inspect_err(|err| log::warn!("{err}")).ok())
 }
 
-/// Refuses what only root can make.
-fn require_user_namespace(spec: &Spec) -> Result<()> {
-    let has_own = plan::namespaces::of(plan::linux(spec)?, Kind::User) != Namespace::Host;
-    match has_own || nix::unistd::geteuid().is_root() {
-        true => Ok(()),
-        false => Err(Error::invalid("rootless container requires user namespaces")),
-    }
-}
-
 fn add_environment(spec: &mut Spec, entries: &[String]) {
     if let Some(process) = spec.process_mut().as_mut().filter(|_| !entries.is_empty()) {
         process.env_mut().get_or_insert_default().extend_from_slice(entries);
@@ -280,50 +276,6 @@ pub(super) fn check_preserved(count: u32) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn plan_cgroup(spec: &Spec, id: &str, options: &CreateOptions) -> Result<(Option<CgroupPlan>, CgroupView)> {
-    let linux = plan::linux(spec)?;
-    let layout = cgroup::detect()?;
-    let path = linux.cgroups_path().as_deref();
-    let resources = linux.resources().as_ref();
-    let mut plan = match path {
-        _ if options.systemd => {
-            let annotated = spec.annotations().as_ref().map_or(Ok(Vec::new()), systemd::annotated)?;
-            let host = cgroup::systemd::host(&layout, super::has_own_systemd())?;
-            systemd::plan(&layout, &host, systemd::Asked { path, id, resources, annotated })?
-        }
-        Some(path) if path.is_absolute() => {
-            plan::cgroup::plan(&layout, &OwnCgroup::default(), Some(path), id, resources)?
-        }
-        _ => plan::cgroup::plan(&layout, &cgroup::own()?, path, id, resources)?,
-    };
-    plan.rootless = options.rootless.unwrap_or_else(super::is_rootless);
-    let view = view(&layout, &plan.directories, linux);
-    Ok((Some(plan).filter(|_| !options.no_cgroup), view))
-}
-
-/// Returns what a `cgroup` mount of the container shows.
-pub(super) fn view(layout: &Layout, directories: &[Directory], linux: &Linux) -> CgroupView {
-    let namespace = plan::namespaces::of(linux, Kind::Cgroup) != Namespace::Host;
-    match layout {
-        Layout::V2(mount) => {
-            let own = directories.first().map_or(&mount.point, |directory| &directory.path).clone();
-            CgroupView::V2 { own, namespace }
-        }
-        Layout::V1(mounts) | Layout::Hybrid(mounts, _) => {
-            let hierarchies = mounts.iter().zip(directories).map(|(mount, directory)| {
-                let controllers = mount.controllers.join(",");
-                let option = match controllers.starts_with("name=") {
-                    true => format!("none,{controllers}"),
-                    false => controllers.clone(),
-                };
-                let name = mount.point.file_name().map(|name| name.to_string_lossy().into_owned());
-                V1Hierarchy { name: name.unwrap_or(controllers), option, own: directory.path.clone() }
-            });
-            CgroupView::V1 { hierarchies: hierarchies.collect(), namespace }
-        }
-    }
-}
-
 fn plan_init(
     spec: &Spec,
     id: &str,
@@ -337,7 +289,7 @@ fn plan_init(
     let process = Surroundings {
         keyring: (!options.no_new_keyring).then(|| plan::keyring_name(&id)),
         preserve_fds: options.preserve_fds,
-        may_set_groups: super::may_set_groups(linux)? && !run_oci::keeps_groups(spec),
+        may_set_groups: super::may_set_groups() && !run_oci::keeps_groups(spec),
         ..super::surroundings(linux, streams)?
     };
     let kcore = Path::new("/proc/kcore").exists();
@@ -354,10 +306,6 @@ pub(super) fn compile_seccomp(linux: Option<&Linux>, root: &Path) -> Result<Opti
         filter.check_flags(crate::sys::seccomp::supported_flags())?;
     }
     Ok(Some(filter))
-}
-
-pub(super) fn make_cgroup(plan: Option<&CgroupPlan>) -> Result<(Cgroup, Option<Holder>)> {
-    plan.map_or_else(|| Ok((Cgroup::default(), None)), Cgroup::create)
 }
 
 pub(super) fn first_state(

@@ -1,6 +1,6 @@
 //! delete: everything that is left of a container.
 
-use super::create::plan_cgroup;
+use super::own_cgroup;
 use super::state::StateDir;
 use super::{Container, CreateOptions, Status, hooks};
 use crate::cgroup::Cgroup;
@@ -19,7 +19,7 @@ pub fn delete_damaged(dir: &StateDir, id: &str) -> Result<()> {
     let path = spec.as_ref().and_then(|spec| spec.linux().as_ref()).and_then(|linux| linux.cgroups_path().as_ref());
     let spec = spec.as_ref().filter(|_| path.is_some_and(|path| path.is_absolute()));
     if let Some(plan) =
-        spec.map(|spec| plan_cgroup(spec, id, &CreateOptions::default())).transpose()?.and_then(|(plan, _)| plan)
+        spec.map(|spec| own_cgroup::plan(spec, id, &CreateOptions::default())).transpose()?.and_then(|(plan, _)| plan)
     {
         let cgroup = Cgroup::planned(&plan);
         cgroup.kill(libc::SIGKILL)?;

@@ -45,6 +45,9 @@ impl Container {
             _ => {}
         }
         spec::validate::process(process)?;
+        if !nix::unistd::geteuid().is_root() {
+            spec::rootless::process(process)?;
+        }
         check_preserved(options.preserve_fds)?;
         let cgroup = self.cgroup_for(options)?;
         let streams = streams::prepare(process.terminal().unwrap_or(false), &options.streams)?;
@@ -64,11 +67,12 @@ impl Container {
             // To join namespaces leads to their root, which is the host's (runc stays there).
             descriptors.rootfs = Some(external::open_directory(format!("/proc/{}/root", self.state.pid).as_ref())?);
         }
-        let entry = cgroup.entry().context(|| "error adding pid of a process to cgroups")?;
+        let entry = cgroup.entry_beside().context(|| "error adding pid of a process to cgroups")?;
         if let Some(first) = plan.process.first_cpus.first() {
             log::debug!("nsexec: affinity: {first:#x}");
         }
         (descriptors.cgroup, descriptors.cgroup_tasks) = (entry.clone_into, entry.tasks);
+        descriptors.may_stay = entry.may_stay;
         let spawned = spawn::exec(&mut plan, descriptors, handshake)?;
         let mut undo = Rollback::default();
         undo.add("process", || spawned.kill());
@@ -97,7 +101,7 @@ impl Container {
         let around = Surroundings {
             keyring: (!self.state.no_new_keyring).then(|| plan::keyring_name(&id)),
             preserve_fds: options.preserve_fds,
-            may_set_groups: may_set_groups(self.state.pid) && !run_oci::keeps_groups(spec),
+            may_set_groups: super::may_set_groups() && !run_oci::keeps_groups(spec),
             ..super::surroundings(linux, streams)?
         };
         let host_mounts = of(plan::linux(spec)?, Kind::Mount) == Namespace::Host;
@@ -148,9 +152,4 @@ impl Container {
 
 fn stopped() -> Error {
     Error::new(ErrorKind::WrongStatus, "cannot exec in a stopped container")
-}
-
-/// The container's user namespace says whether groups may be set in it.
-fn may_set_groups(pid: i32) -> bool {
-    !std::fs::read_to_string(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.trim() == "deny")
 }

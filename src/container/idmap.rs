@@ -16,16 +16,17 @@ pub fn write(pid: i32, maps: &IdMaps) -> Result<()> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     if uid.is_root() {
         write_file(pid, "gid_map", &maps.groups.text())?;
-        return write_file(pid, "uid_map", &maps.users.text());
-    }
-    if maps.users.is_only(uid.as_raw()) && maps.groups.is_only(gid.as_raw()) {
+    } else if maps.groups.is_only(gid.as_raw()) {
         // Without privilege a group map may only be written once setgroups is off (user_namespaces(7)).
         write_file(pid, "setgroups", "deny")?;
         write_file(pid, "gid_map", &maps.groups.text())?;
-        return write_file(pid, "uid_map", &maps.users.text());
+    } else {
+        run("newgidmap", pid, &maps.groups)?;
     }
-    run("newgidmap", pid, &maps.groups)?;
-    run("newuidmap", pid, &maps.users)
+    match uid.is_root() || maps.users.is_only(uid.as_raw()) {
+        true => write_file(pid, "uid_map", &maps.users.text()),
+        false => run("newuidmap", pid, &maps.users),
+    }
 }
 
 /// Makes a user namespace with these maps, which nobody is in.

@@ -27,6 +27,7 @@ mod net_devices;
 mod no_pivot;
 mod notify;
 mod open_files;
+mod own_cgroup;
 mod own_namespaces;
 mod preflight;
 pub mod progress;
@@ -277,22 +278,18 @@ fn write_oom_score(pid: i32, score: i32) -> Result<()> {
     std::fs::write(&path, score.to_string()).context(|| format!("write {score} to {path}"))
 }
 
-/// In a user namespace whose map was written without privilege setgroups is denied for good.
-fn may_set_groups(linux: Option<&Linux>) -> Result<bool> {
-    let new_userns = linux.is_some_and(|linux| of(linux, Kind::User) == Namespace::Private);
-    if !nix::unistd::geteuid().is_root() && new_userns {
-        let maps = linux.map(crate::plan::idmap::plan).transpose()?.flatten();
-        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        return Ok(!maps.is_some_and(|maps| maps.users.is_only(uid) && maps.groups.is_only(gid)));
-    }
-    let denied = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
-    Ok(!denied)
+/// Says whether groups may be set: who is not root keeps its own, and in a user namespace whose map was written without
+/// privilege nobody sets any.
+fn may_set_groups() -> bool {
+    let denied = || std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
+    nix::unistd::geteuid().is_root() && !denied()
 }
 
 /// Returns what every process of a container is surrounded by, be it its init or one more.
 fn surroundings(linux: Option<&Linux>, streams: &Streams) -> Result<Surroundings> {
     Ok(Surroundings {
         last_capability: crate::sys::process::last_capability(),
+        may_set_groups: may_set_groups(),
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(personality),
         memory_policy: linux.map(crate::plan::memory_policy::plan).transpose()?.flatten(),
         has_cpuset: has_cpuset(linux),

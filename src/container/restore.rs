@@ -16,8 +16,8 @@ use super::streams::{self, Streams};
 use super::tools::Tools;
 use super::work_images::WorkImages;
 use super::{
-    Container, Started, external, hooks, host_streams, inside, mount_points, own_namespaces, queues, restore_root,
-    restored_cgroups, shm, terminal, trees,
+    Container, Started, external, hooks, host_streams, inside, mount_points, own_cgroup, own_namespaces, queues,
+    restore_root, restored_cgroups, shm, terminal, trees,
 };
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
@@ -28,7 +28,7 @@ use crate::error::{Context, Error, Result};
 use crate::plan::mounts::CgroupView;
 use crate::plan::namespaces::{self, Join, Kind, Namespace};
 use crate::plan::process::cstring;
-use crate::plan::{RootfsPlan, idmap};
+use crate::plan::{RootfsPlan, idmap, linux};
 use crate::spec::{self, Config};
 use crate::sys::{Errno, fd, ns, path, pidfd, proc, socket};
 use nix::fcntl::OFlag;
@@ -72,7 +72,7 @@ pub fn restore(
         move || dir.remove()
     });
     shm::share(&mut config, &dir)?;
-    let (cgroup_plan, view) = create::plan_cgroup(&config.spec, id, options)?;
+    let (cgroup_plan, layout) = own_cgroup::plan(&config.spec, id, options)?;
     let (cgroup, holder) = restored_cgroups::make(cgroup_plan.as_ref(), asked.options.cgroup_mode)?;
     undo.add("cgroup", {
         let cgroup = cgroup.clone();
@@ -81,6 +81,7 @@ pub fn restore(
     if let Some(plan) = &cgroup_plan {
         cgroup.apply(plan)?;
     }
+    let view = own_cgroup::view(&layout, cgroup.directories(), linux(&config.spec)?)?;
     let plan = external::plan(&config.spec, &bundle, &view)?;
     let state = create::first_state(&config, id, &bundle, &cgroup, options)?;
     let mut restoring = Restoring {

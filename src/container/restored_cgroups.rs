@@ -1,6 +1,6 @@
 //! The cgroups of a container that is restored: its own, made beforehand as for a new one, and what CRIU does about them.
 
-use super::create;
+use super::own_cgroup;
 use crate::cgroup::{Cgroup, Holder};
 use crate::criu::cgroup_image;
 use crate::criu::external;
@@ -17,7 +17,7 @@ pub fn make(plan: Option<&CgroupPlan>, mode: CgroupMode) -> Result<(Cgroup, Opti
             ErrorKind::AlreadyExists => err.context("--manage-cgroups-mode strict"),
             _ => err,
         }),
-        plan => create::make_cgroup(plan),
+        plan => own_cgroup::make(plan),
     }
 }
 

@@ -48,6 +48,7 @@ pub fn descriptors(plan: &InitPlan, streams: &mut Streams) -> Result<(Descriptor
         created_state: None,
         hook_streams: [None, None],
         cgroup: None,
+        may_stay: false,
         cgroup_tasks: Vec::new(),
     };
     Ok((descriptors, outside))
@@ -61,9 +62,9 @@ pub fn init(plan: &mut InitPlan, mut descriptors: Descriptors, handshake: Outsid
     if plan.namespaces.joiner {
         // The joiner stays where we are; it clones init into the cgroup.
         request.flags = 0;
-        descriptors.cgroup = cgroup.clone_into;
+        (descriptors.cgroup, descriptors.may_stay) = (cgroup.clone_into, cgroup.may_stay);
     } else {
-        request.cgroup = cgroup.clone_into.as_ref().map(AsFd::as_fd);
+        (request.cgroup, request.may_stay) = (cgroup.clone_into.as_ref().map(AsFd::as_fd), cgroup.may_stay);
     }
     let child = clone_child(request, || init::run(plan, &descriptors)).context(|| "clone the container's init")?;
     // The inside's end must be in its hands alone, or its end would go unnoticed.

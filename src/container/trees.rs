@@ -1,8 +1,9 @@
-//! Mounts that are made outside and only attached inside: what the root of a user namespace may not reach or not do.
+//! Mounts that are made outside and only attached inside: what the root of a user namespace may not reach or not do. Who is
+//! not root outside makes none of them: inside it has the same paths in reach, and the right to mount besides.
 
 use super::attached::Attached;
+use super::idmap;
 use super::state::StateDir;
-use super::{idmap, is_rootless};
 use crate::error::{Context, Error, Result};
 use crate::plan::idmap::IdMaps;
 use crate::plan::mount_ids::{Ids, MountIds};
@@ -21,14 +22,19 @@ use std::os::fd::{AsFd, OwnedFd};
 pub fn rootfs(plan: &InitPlan) -> Result<Option<OwnedFd>> {
     let source = &plan.rootfs.source;
     let attempt = || format!("open rootfs {}", source.to_string_lossy());
-    plan.namespaces.in_userns.then(|| detached(source, true).context(attempt)).transpose()
+    goes_before(plan).then(|| detached(source, true).context(attempt)).transpose()
+}
+
+/// Says whether the outside reaches more than a user namespace's root does.
+fn goes_before(plan: &InitPlan) -> bool {
+    plan.namespaces.in_userns && nix::unistd::geteuid().is_root()
 }
 
 /// Returns the trees of those mounts that are made outside, by the mounts' index.
 pub fn mounts(plan: &InitPlan) -> Result<Vec<Option<OwnedFd>>> {
-    let mut users = Users::default();
+    let (mut users, goes_before) = (Users::default(), goes_before(plan));
     let make = |step: &MountStep| match &step.action {
-        MountAction::Bind { source, recursive, inside: None } if plan.namespaces.in_userns || step.ids.is_some() => {
+        MountAction::Bind { source, recursive, inside: None } if goes_before || step.ids.is_some() => {
             users.bound(step, source, *recursive).map(Some)
         }
         _ => Ok(None),
@@ -84,7 +90,7 @@ impl Users {
 
     /// Lets the files of a tree appear as others'.
     fn own(&mut self, tree: &OwnedFd, wanted: &MountIds) -> Result<()> {
-        if is_rootless() {
+        if !nix::unistd::geteuid().is_root() {
             return Err(Error::invalid("id-mapped mounts are not supported for rootless containers"));
         }
         let opened;

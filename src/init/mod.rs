@@ -52,6 +52,8 @@ pub struct Descriptors {
     pub hook_streams: [Option<OwnedFd>; 2],
     /// The cgroup that a joiner clones the process into (v2).
     pub cgroup: Option<OwnedFd>,
+    /// Whether it stays out of the cgroup if it may not be put there.
+    pub may_stay: bool,
     /// The `tasks` files of its v1 cgroups.
     pub cgroup_tasks: Vec<OwnedFd>,
 }

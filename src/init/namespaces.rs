@@ -16,14 +16,20 @@ const KINDS: usize = Kind::ALL.len();
 
 /// Joins what the plan joins; with a joiner also sets the clocks of the time namespace that init will be born in.
 pub fn enter(plan: &InitPlan, with: &Descriptors) -> Result<()> {
-    if plan.namespaces.joiner {
+    // Opened while it is ours: that of a process without dumps is root's.
+    let open_offsets = |_| path::open_at(with.proc.as_fd(), c"self/timens_offsets", OFlag::O_WRONLY);
+    let offsets = plan.namespaces.time_offsets.as_ref();
+    let file = offsets.map(open_offsets).transpose().at(Step::TimeOffsets)?;
+    if plan.namespaces.joiner && !plan.namespaces.join.is_empty() {
         // What is joined may hold processes of another container that may ptrace us from now on (CVE-2016-9962).
         process::set_dumpable(false).at(Step::JoinNamespace)?;
     }
     join_all(&plan.namespaces.join, with)?;
-    if let Some(offsets) = &plan.namespaces.time_offsets {
+    if plan.namespaces.unshare_user {
+        ns::unshare(Kind::User.flag()).at(Step::CloneInit)?;
+    }
+    if let (Some(offsets), Some(file)) = (offsets, file) {
         ns::unshare(Kind::Time.flag()).at(Step::TimeOffsets)?;
-        let file = path::open_at(with.proc.as_fd(), c"self/timens_offsets", OFlag::O_WRONLY).at(Step::TimeOffsets)?;
         fd::write_all(file.as_fd(), offsets.to_bytes()).at(Step::TimeOffsets)?;
     }
     Ok(())
@@ -44,9 +50,8 @@ pub fn enter_running(plan: &InitPlan, with: &Descriptors) -> Result<()> {
 /// Clones a process that is the runtime's own child, not the joiner's.
 pub fn clone_sibling(flags: u64, with: &Descriptors, body: impl FnOnce()) -> Result<()> {
     let cgroup = with.cgroup.as_ref().map(AsFd::as_fd);
-    clone_child(Clone { flags: flags | libc::CLONE_PARENT as u64, cgroup, ..Clone::default() }, body)
-        .at(Step::CloneInit)
-        .map(drop)
+    let request = Clone { flags: flags | libc::CLONE_PARENT as u64, cgroup, may_stay: with.may_stay, withheld: None };
+    clone_child(request, body).at(Step::CloneInit).map(drop)
 }
 
 /// Joins in two rounds: what the host owns needs the privileges from before the user namespace is joined, what the pod
@@ -74,20 +79,20 @@ fn join_all(joins: &[Join], with: &Descriptors) -> Result<()> {
 
 /// Becomes uid 0 and gid 0 of the user namespace, whose maps are written now; if it has none of them, the user and group
 /// of the process, which are in the maps or fail later. All capabilities of the namespace stay in any case.
-pub fn become_root(plan: &InitPlan) -> Result<()> {
+pub fn become_root(plan: &mut InitPlan) -> Result<()> {
     if !plan.namespaces.in_userns {
         return Ok(());
     }
     root_or(plan.process.gid, process::set_gid).at(Step::BecomeRoot)?;
     root_or(plan.process.uid, process::set_uid).at(Step::BecomeRoot)?;
-    if plan.process.groups.is_none() {
-        return Ok(());
+    if plan.process.may_set_groups {
+        match process::set_groups(&[]) {
+            // setgroups is denied for good where the map was written without privilege (user_namespaces(7)).
+            Err(Errno::EPERM) => plan.process.may_set_groups = false,
+            other => other.at(Step::BecomeRoot)?,
+        }
     }
-    match process::set_groups(&[]) {
-        // setgroups is denied where the map was written without privilege (user_namespaces(7)).
-        Err(Errno::EPERM) => Ok(()),
-        other => other.at(Step::BecomeRoot),
-    }
+    Ok(())
 }
 
 fn root_or(own: u32, set: fn(u32) -> sys::Result<()>) -> sys::Result<()> {

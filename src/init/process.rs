@@ -262,8 +262,8 @@ fn load_seccomp(plan: &ProcessPlan, with: &Descriptors) -> Result<()> {
 fn become_user(plan: &ProcessPlan) -> Result<()> {
     process::limit_bounding_set(plan.capabilities.bounding).at(Step::BoundingSet)?;
     process::keep_capabilities(true).at(Step::Uid)?;
-    if let Some(groups) = &plan.groups {
-        process::set_groups(groups).at(Step::Groups)?;
+    if plan.may_set_groups {
+        process::set_groups(&plan.groups).at(Step::Groups)?;
     }
     process::set_gid(plan.gid).at(Step::Gid)?;
     process::set_uid(plan.uid).at(Step::Uid)?;

@@ -81,7 +81,8 @@ pub fn nodes(configured: &[LinuxDevice]) -> Result<Vec<DeviceNode>> {
             listed: false,
         });
     }
-    for device in configured {
+    // /dev/ptmx is a link to the container's own terminals, whatever is asked for.
+    for device in configured.iter().filter(|device| device.path().as_os_str() != "/dev/ptmx") {
         nodes.push(node(device)?);
     }
     Ok(nodes)

@@ -1,6 +1,6 @@
 //! What will be done: pure functions from the configuration to plain data.
 //!
-//! A plan is made before anything is touched. The inside carries it out without deciding anything, and the outside,
+//! A plan is made before any process is. The inside carries it out without deciding anything, and the outside,
 //! which holds the same plan, turns a failure's numbers into words. Nothing here asks or changes the system.
 
 pub mod caps;
@@ -144,15 +144,15 @@ impl InitPlan {
 }
 
 impl InitPlan {
-    /// Returns the user that the container's cgroup is given to on v2: the root of its user namespace, if it sees
-    /// nothing but its own cgroup and may write there. An init system in it makes cgroups below.
+    /// Returns the user that the container's cgroup is given to on v2: whoever its process is in its user namespace, if
+    /// it sees nothing but its own cgroup and may write there. An init system in it makes cgroups below.
     pub fn cgroup_owner(&self) -> Option<u32> {
         let writable = self.rootfs.mounts.iter().any(|step| match &step.action {
             mounts::MountAction::Filesystem { fstype, .. } => fstype.as_c_str() == c"cgroup2" && !step.flags.readonly(),
             _ => false,
         });
         let maps = self.id_maps.as_ref().filter(|_| writable && self.namespaces.unshare_cgroup)?;
-        maps.users.outside(0)
+        maps.users.outside(self.process.uid)
     }
 }
 

@@ -127,6 +127,8 @@ pub struct NamespacePlan {
     pub joiner: bool,
     /// `CLONE_NEW*` bits of the namespaces of a running container that exec joins, all at once.
     pub join_process: u64,
+    /// Whether the joiner makes the user namespace, and not the clone.
+    pub unshare_user: bool,
     /// Whether init unshares its cgroup namespace once it is in its cgroup.
     pub unshare_cgroup: bool,
     /// What the joiner writes to /proc/self/timens_offsets after it has unshared the time namespace.
@@ -160,12 +162,15 @@ pub fn plan(linux: &Linux) -> Result<NamespacePlan> {
             }
         }
     }
-    if new_time {
-        plan.time_offsets = Some(time_offsets(linux)?);
-    }
     let joined = |kind| plan.join.iter().any(|join| join.kind == kind);
     plan.in_userns = plan.clone_flags & Kind::User.flag() != 0 || joined(Kind::User);
     plan.host_mounts = of(linux, Kind::Mount) == Namespace::Host;
+    if new_time {
+        plan.time_offsets = Some(time_offsets(linux)?);
+        // Whoever sets clocks owns them: the user namespace has to be there by then.
+        plan.unshare_user = plan.clone_flags & Kind::User.flag() != 0;
+        plan.clone_flags &= !Kind::User.flag();
+    }
     plan.joiner = needs_joiner(&plan);
     Ok(plan)
 }
@@ -227,6 +232,14 @@ mod tests {
         assert!(plan_of(r#"{"type":"pid"}"#).host_mounts);
         let joined = plan_of(r#"{"type":"mount","path":"/m"}"#);
         assert!(!joined.host_mounts && !joined.joiner && joined.clone_flags == 0);
+    }
+
+    #[test]
+    fn clocks_of_a_user_namespace_are_set_in_it() {
+        let p = plan_of(r#"{"type":"user"},{"type":"time"},{"type":"mount"}"#);
+        assert_eq!(p.clone_flags, Kind::Mount.flag());
+        assert!(p.unshare_user && p.in_userns && p.joiner);
+        assert!(!plan_of(r#"{"type":"user"},{"type":"mount"}"#).unshare_user);
     }
 
     #[test]

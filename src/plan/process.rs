@@ -35,8 +35,10 @@ pub struct ProcessPlan {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Supplementary groups; `None` leaves them as they are, where they may not be set.
-    pub groups: Option<Vec<u32>>,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Whether they may be set; else they stay as they are.
+    pub may_set_groups: bool,
     /// File mode creation mask.
     pub umask: u32,
     /// Capabilities; a configuration without them means none.
@@ -133,7 +135,7 @@ pub struct Surroundings {
     pub keyring: Option<CString>,
     /// How many descriptors from 3 on are inherited.
     pub preserve_fds: u32,
-    /// Whether supplementary groups may be set (not in a user namespace whose setgroups is denied).
+    /// Whether supplementary groups may be set.
     pub may_set_groups: bool,
     /// Domain and flags of personality(2), which linux.personality sets for all processes.
     pub personality: Option<u32>,
@@ -171,7 +173,8 @@ pub fn plan(process: &Process, seccomp: Option<CompiledFilter>, around: &Surroun
         cwd: cstring(process.cwd().as_os_str(), "process.cwd")?,
         uid: user.uid(),
         gid: user.gid(),
-        groups: around.may_set_groups.then_some(groups),
+        groups,
+        may_set_groups: around.may_set_groups,
         umask: user.umask().unwrap_or(DEFAULT_UMASK),
         capabilities: capabilities(process, around.last_capability),
         no_new_privs: process.no_new_privileges().unwrap_or(false),

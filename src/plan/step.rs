@@ -224,7 +224,10 @@ impl Failure {
     /// Says in words what failed, and why.
     pub fn describe(&self, plan: &InitPlan) -> String {
         let cause = describe(Errno::from_raw(self.errno));
+        let unmapped = |verb, kind, id| format!("cannot {verb} to unmapped {kind} {id} in user namespace");
         match self.step {
+            Step::Gid if self.errno == Errno::EINVAL as i32 => unmapped("setgid", "gid", plan.process.gid),
+            Step::Uid if self.errno == Errno::EINVAL as i32 => unmapped("setuid", "uid", plan.process.uid),
             Step::Program | Step::Exec => self.describe_program(plan),
             Step::CreateContainerHook => self.describe_hook("createContainer"),
             Step::StartContainerHook => self.describe_hook("startContainer"),

@@ -3,6 +3,7 @@
 //! Reading and refusing happen here and nowhere else: what [`validate`] let through is not checked again.
 
 pub mod json;
+pub mod rootless;
 pub mod template;
 pub mod validate;
 

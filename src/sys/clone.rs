@@ -14,6 +14,8 @@ pub struct Clone<'fd> {
     pub flags: u64,
     /// The cgroup v2 directory that the child is born in (kernel 5.7).
     pub cgroup: Option<BorrowedFd<'fd>>,
+    /// Whether it is born where we are if we may not put it there.
+    pub may_stay: bool,
     /// A descriptor that the parent keeps to itself: the child begins by closing its copy. The other end of a
     /// connection between them is one, since its end could not be noticed else.
     pub withheld: Option<BorrowedFd<'fd>>,
@@ -53,10 +55,20 @@ pub fn clone_child(request: Clone<'_>, body: impl FnOnce()) -> Result<Child> {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
-    // SAFETY: `args` lives across the call and its size is passed. Memory and descriptors are copied, not shared
-    // (SHARED is refused), so neither side can invalidate what the other owns, and the child ends below, before it
-    // could return into frames whose values the parent drops.
-    let pid = cvt(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
+    let clone = |args: &libc::clone_args| {
+        // SAFETY: `args` lives across the call and its size is passed. Memory and descriptors are copied, not shared
+        // (SHARED is refused), so neither side can invalidate what the other owns, and the child ends below, before it
+        // could return into frames whose values the parent drops.
+        cvt(unsafe { libc::syscall(libc::SYS_clone3, &raw const *args, size_of::<libc::clone_args>()) })
+    };
+    let pid = match clone(&args) {
+        // Only the cgroup has these; the second where it is not below the root of our cgroup namespace (nsdelegate).
+        Err(Errno::EACCES | Errno::ENOENT) if request.may_stay => {
+            args.flags &= !CLONE_INTO_CGROUP;
+            clone(&args)?
+        }
+        other => other?,
+    };
     if pid == 0 {
         let _guard = ExitGuard;
         if let Some(withheld) = request.withheld {

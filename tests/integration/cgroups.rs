@@ -265,9 +265,10 @@ fn the_cgroup_of_a_created_container_counts_what_init_does() {
 }
 
 #[test]
-fn the_root_of_a_user_namespace_may_use_a_writable_cgroup() {
+fn a_process_in_a_user_namespace_may_use_a_writable_cgroup() {
     requires!(root, cgroup_v2);
-    let with_options = |options: Value| {
+    ours_only!("runc gives away only cgroups that systemd has made");
+    let with_options = |uid: u32, options: Value| {
         let script = "mkdir /sys/fs/cgroup/mine && echo made || echo not made";
         let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options});
         let bundle = Bundle::sh(script).namespace("cgroup", None).user_namespace(100_000).layout(Layout::V2);
@@ -275,8 +276,10 @@ fn the_root_of_a_user_namespace_may_use_a_writable_cgroup() {
             let mounts = config["mounts"].as_array_mut().unwrap();
             mounts.retain(|mount| mount["type"] != "cgroup");
             mounts.push(mount);
+            config["process"]["user"]["uid"] = json!(uid);
         })
     };
-    with_options(json!(["nosuid", "noexec", "nodev"])).run().ok().prints("made");
-    with_options(json!(["nosuid", "noexec", "nodev", "ro"])).run().ok().prints("not made");
+    with_options(0, json!(["nosuid", "noexec", "nodev"])).run().ok().prints("made");
+    with_options(7, json!(["nosuid", "noexec", "nodev"])).run().ok().prints("made");
+    with_options(0, json!(["nosuid", "noexec", "nodev", "ro"])).run().ok().prints("not made");
 }

@@ -162,9 +162,9 @@ steps! {
     a_group_that_is_not_mapped: Groups, "set the additional groups: invalid argument",
         Bundle::sleep().user_namespace(100_000)
             .with(|config| config["process"]["user"]["additionalGids"] = json!([70_000]));
-    a_gid_that_is_not_mapped: Gid, "set gid 70000: invalid argument",
+    a_gid_that_is_not_mapped: Gid, "cannot setgid to unmapped gid 70000 in user namespace",
         Bundle::sleep().user_namespace(100_000).with(|config| config["process"]["user"]["gid"] = json!(70_000));
-    a_uid_that_is_not_mapped: Uid, "set uid 70000: invalid argument",
+    a_uid_that_is_not_mapped: Uid, "cannot setuid to unmapped uid 70000 in user namespace",
         Bundle::sleep().user_namespace(100_000).with(|config| config["process"]["user"]["uid"] = json!(70_000));
     refused_capabilities: Capabilities, "set the capabilities: operation not permitted",
         Bundle::sleep().denied(json!({"names": ["capset"]}));

@@ -29,6 +29,7 @@ mod notify;
 mod phrases;
 mod placement;
 mod process;
+mod rootless;
 mod seccomp;
 mod security;
 mod update;

@@ -25,3 +25,4 @@ mod export;
 mod ipc;
 mod lifecycle;
 mod remains;
+mod rootless;

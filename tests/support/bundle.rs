@@ -20,6 +20,7 @@ pub struct Bundle {
     id: String,
     config: Value,
     layout: Layout,
+    owner: Option<u32>,
 }
 
 impl Bundle {
@@ -35,7 +36,7 @@ impl Bundle {
         config["process"]["terminal"] = json!(false);
         config["process"]["args"] = json!(args);
         config["linux"]["cgroupsPath"] = json!(format!("/{id}"));
-        let bundle = Self { dir, id, config, layout: Layout::Host };
+        let bundle = Self { dir, id, config, layout: Layout::Host, owner: None };
         bundle.write();
         bundle
     }
@@ -118,6 +119,21 @@ impl Bundle {
         })
     }
 
+    /// Makes it the bundle of a user of the host who is not root, and its container one as `spec --rootless` has it.
+    pub fn rootless(mut self, user: u32) -> Self {
+        let users = template::Users { uid: user, gid: user };
+        let mut config: Value =
+            serde_json::from_str(&template::text(Some(users), false, &template::Ipc::Private(None))).unwrap();
+        config["process"]["terminal"] = json!(false);
+        config["process"]["args"] = self.config["process"]["args"].take();
+        self.config = config;
+        self.write();
+        // Where the runtime is may be closed to the user.
+        copy_program(&Runtime::found(), &self.path().join("runtime"));
+        own_tree(self.path(), user);
+        Self { owner: Some(user), ..self }
+    }
+
     /// Shows the runtime another layout of the cgroup hierarchies than the host's.
     pub fn layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
@@ -168,6 +184,11 @@ impl Bundle {
     /// Returns the layout of the cgroup hierarchies that the runtime is shown.
     pub fn shown_layout(&self) -> Layout {
         self.layout
+    }
+
+    /// Returns the user whose bundle it is, if that is not root.
+    pub fn owner(&self) -> Option<u32> {
+        self.owner
     }
 
     fn write(&self) {

@@ -83,7 +83,8 @@ impl Runtime {
 
     /// Returns files of the bundle that are neither the test's nor the harness's.
     fn unknown_files(&self) -> Vec<String> {
-        const KNOWN: [&str; 7] = ["config.json", "console.sock", "rootfs", "source", "state", "stderr", "stdout"];
+        const KNOWN: [&str; 8] =
+            ["config.json", "console.sock", "rootfs", "runtime", "source", "state", "stderr", "stdout"];
         let names = fs::read_dir(self.bundle().path()).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| !KNOWN.iter().any(|known| name == known)).map(|name| format!("file {name:?}")).collect()
     }

@@ -52,6 +52,7 @@ fn lacking(name: &str) -> Lacking {
         "cgroup_v2" => (!has_v2()).then(|| "needs cgroup v2".into()),
         "runc" => program("runc"),
         "ip" => program("ip"),
+        "uidmap" => program("newuidmap").or_else(|| program("newgidmap")),
         "nft" => program("nft"),
         "tmpfs_xattrs" => (!has_tmpfs_xattrs()).then(|| "needs user.* attributes on tmpfs (Linux 6.6)".into()),
         "crun" => (!Path::new(CRUN).exists()).then(|| format!("needs {CRUN}, of scripts/crun.sh")),

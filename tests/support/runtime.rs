@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -93,8 +93,10 @@ impl Runtime {
 
     /// Returns a command line of the runtime, to be changed before [`Self::output_of`] carries it out.
     pub fn command(&self, args: &[impl AsRef<OsStr>]) -> Command {
-        let program = Self::program();
-        let mut command = self.bundle.shown_layout().command(program);
+        let mut command = match self.bundle.owner() {
+            None => self.bundle.shown_layout().command(Self::program()),
+            Some(owner) => as_user(owner, self.bundle.path()),
+        };
         command.arg("--root").arg(self.root()).args(args).stdin(Stdio::null());
         command
     }
@@ -319,6 +321,13 @@ impl Layout {
             Layout::V2 => Some("mount -t cgroup2 cgroup2 /sys/fs/cgroup; exec \"$@\""),
         }
     }
+}
+
+/// Returns the bundle's runtime, as a user of the host runs it.
+fn as_user(user: u32, bundle: &Path) -> Command {
+    let mut command = Command::new(bundle.join("runtime"));
+    command.uid(user).gid(user).current_dir(bundle);
+    command
 }
 
 /// Waits for the end of a command and returns its code, or kills it and returns none.

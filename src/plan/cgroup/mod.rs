@@ -78,6 +78,24 @@ impl OwnCgroup {
     pub fn path(&self, controller: &str) -> Option<&Path> {
         self.entries.iter().find(|(name, _)| name == controller).map(|(_, path)| path.as_path())
     }
+
+    /// Returns the cgroup in the hierarchy of a mount, with the mount's root as `/`.
+    fn below(&self, mount: &Mount, version: Version) -> Result<&Path> {
+        let name = match version {
+            Version::V1 => mount.controllers.first().map_or("", String::as_str),
+            Version::V2 => "",
+        };
+        let own = self.path(name).ok_or_else(|| {
+            Error::other(format!("own cgroup in the hierarchy on {} not found", mount.point.display()))
+        })?;
+        Ok(own.strip_prefix(&mount.root).unwrap_or(own))
+    }
+
+    /// Returns the directory of the cgroup in the hierarchy of a mount.
+    pub fn directory(&self, mount: &Mount, version: Version) -> Result<PathBuf> {
+        let below = self.below(mount, version)?;
+        Ok(mount.point.join(below.strip_prefix("/").unwrap_or(below)))
+    }
 }
 
 /// A container's cgroup in one hierarchy.
@@ -249,6 +267,7 @@ pub fn update(directories: &[Directory], resources: Option<&LinuxResources>) -> 
             Version::V2 => v2::writes(controller, resources)?,
         };
         match writes.first() {
+            Some(_) if directories.is_empty() => return Err(not_joined(controller)),
             Some(first) if version(controller).is_none() => {
                 return Err(missing(controller, &first.file));
             }
@@ -270,6 +289,11 @@ pub fn update(directories: &[Directory], resources: Option<&LinuxResources>) -> 
 const CONTROLLERS: &[&str] =
     &["pids", "memory", "blkio", "io", "cpu", "cpuset", "hugetlb", "net_cls", "net_prio", "rdma"];
 
+/// Returns the error of a limit for a container that has no cgroup to be limited in.
+pub fn not_joined(controller: &str) -> Error {
+    Error::other(format!("cannot set {controller} limit: container could not join or create cgroup"))
+}
+
 fn missing(controller: &str, file: &str) -> Error {
     Error::invalid(format!("cannot set {file}: controller {controller:?} not available"))
 }
@@ -283,14 +307,7 @@ fn directory(mount: &Mount, version: Version, own: &OwnCgroup, inner: &Path, bes
     let below = if inner.is_absolute() {
         inner.to_owned()
     } else {
-        let name = match version {
-            Version::V1 => mount.controllers.first().map_or("", String::as_str),
-            Version::V2 => "",
-        };
-        let own = own.path(name).ok_or_else(|| {
-            Error::other(format!("own cgroup in the hierarchy on {} not found", mount.point.display()))
-        })?;
-        let own = own.strip_prefix(&mount.root).unwrap_or(own);
+        let own = own.below(mount, version)?;
         let parent = if beside { own.parent().unwrap_or(own) } else { own };
         clean(&Path::new("/").join(parent).join(inner))
     };
