@@ -86,6 +86,14 @@ impl Contestant {
         shared.write_config(&self.bundle(), kind, args, &format!("/{id}"))
     }
 
+    /// Copies its bundle, for a container beside others.
+    pub fn copy_bundle(&self, id: &str) -> Result<String> {
+        let bundle = self.directory.join(id);
+        fs::create_dir_all(&bundle)?;
+        fs::copy(self.bundle().join("config.json"), bundle.join("config.json"))?;
+        Ok(bundle.display().to_string())
+    }
+
     /// Returns a command for a container; of its words, ID, PID-FILE, PID and ROOTFS stand for those.
     pub fn command(&self, words: &[&str], id: &str) -> Result<Command> {
         let mut command = Command::new(&self.program);

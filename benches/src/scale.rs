@@ -64,11 +64,12 @@ fn start<'a>(shared: &Shared, contestant: &'a Contestant, number: usize) -> Resu
 
 /// Makes several containers at the same time, and removes them.
 fn at_once(shared: &Shared, contestant: &Contestant) -> Result<Sample> {
-    // Without a path each has a cgroup of its own name.
-    shared.write_config(&contestant.bundle(), Config::Default, &["/bin/true"], "")?;
     let ids: Vec<String> = (0..AT_ONCE).map(|number| contestant.id(number)).collect();
     let create = |id: &String| -> Result<_> {
-        let mut command = contestant.command(&["create", "--pid-file", "PID-FILE", "ID"], id)?;
+        // Without a path for its cgroup, crun would take the root of cgroup2 for that of the container.
+        contestant.write_config(shared, Config::Default, &["/bin/true"], id)?;
+        let bundle = contestant.copy_bundle(id)?;
+        let mut command = contestant.command(&["create", "--bundle", &bundle, "--pid-file", "PID-FILE", "ID"], id)?;
         measure::connect(&mut command, Streams::File(&contestant.output()))?;
         Ok(command)
     };
