@@ -11,8 +11,8 @@ const IMAGE: &str = "cgroup.img";
 const DEEPEST: u32 = 256;
 
 /// Returns the image without the cgroups of others, and its name, unless it has none: a restore would make them again,
-/// and freeze what was frozen in them. `own` says whether the container has a cgroup of its own in the hierarchy of a
-/// controller.
+/// and freeze what was frozen in them. `own` says whether the container has a cgroup of its own now in the hierarchy of
+/// a controller.
 pub fn without_others(images: &Path, own: impl Fn(&str) -> bool) -> Result<Option<(&'static str, Writer)>> {
     let Some(mut reader) = Reader::open_if_there(&images.join(IMAGE))? else { return Ok(None) };
     let mut writer = reader.writer();
@@ -29,11 +29,12 @@ fn leave_out(all: &mut Message, own: impl Fn(&str) -> bool) -> Result<bool> {
     let mut controllers = all.messages(2);
     for controller in &mut controllers {
         let names: Vec<String> = controller.all_bytes(1).into_iter().map(text).collect();
-        if names.iter().any(|name| own(name)) {
-            continue;
-        }
         let is_member = |member: &&Message| names.contains(&member.text(1).unwrap_or_default());
         let used: Vec<String> = members.iter().filter(is_member).filter_map(|member| member.text(2)).collect();
+        // It may have one now and have had none.
+        if names.iter().any(|name| own(name)) && used.iter().all(|path| path != "/") {
+            continue;
+        }
         let mut tops = controller.messages(2);
         for top in &mut tops {
             changed |= keep_used(top, Path::new("/"), &used, DEEPEST)?;
@@ -108,6 +109,17 @@ mod tests {
         let told: Vec<String> = all.messages(2).iter().map(names).collect();
         assert_eq!(told, ["pids(c1(unused()))", "((a(b())))"]);
         assert!(!leave_out(&mut all, |name| name == "pids").unwrap());
+    }
+
+    #[test]
+    fn others_are_left_out_where_the_container_had_none_of_its_own() {
+        let (mut member, mut set, mut all) = (named(""), Message::default(), Message::default());
+        member.set_text(2, "/");
+        set.set_messages(2, &[member]);
+        all.set_messages(1, &[set]);
+        all.set_messages(2, &[directory("", &[directory("", &[directory("a", &[])])])]);
+        assert!(leave_out(&mut all, |_| true).unwrap());
+        assert_eq!(all.messages(2).iter().map(names).collect::<Vec<_>>(), ["(())"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::support::{Bundle, CRUN, Console, Layout, read_until, type_line};
 use crate::{COUNTER, Checkpointed, namespace, ours_only, requires};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 
 /// A file that is hidden, and directories.
 const MASKED: [&str; 3] = ["/proc/timer_list", "/proc/acpi", "/sys/firmware"];
@@ -79,8 +80,14 @@ fn a_clone_shows_its_own_cgroups() {
     requires!(root, criu, crun, cgroup_v1);
     ours_only!("it is about images of crun's");
     let c = Checkpointed::of(bundle(Layout::V1));
+    // crun knows no hybrid layout: its container is in the root of cgroup2, with everybody's below it.
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    let neighbour = unified.join(format!("{}-neighbour", c.runtime.id()));
+    if unified.exists() {
+        fs::create_dir(&neighbour).unwrap();
+    }
     dumped_by_crun(&c);
-    // crun knows no hybrid layout; its images do not mind.
+    let _ = fs::remove_dir(&neighbour);
     for layout in [Layout::V1, Layout::Host] {
         let clone = Checkpointed::of(bundle(layout));
         clone.restore(&["--image-path", c.images().to_str().unwrap()]).ok();
@@ -89,6 +96,9 @@ fn a_clone_shows_its_own_cgroups() {
         assert!(inside.lines().contains(&"1"), "{inside}");
         let own = fs::read_to_string(format!("/proc/{}/cgroup", clone.runtime.pid())).unwrap();
         assert!(own.contains(&format!(":pids:/{}\n", clone.runtime.id())) && !own.contains(c.runtime.id()), "{own}");
+        let below = fs::read_dir(unified.join(clone.runtime.id())).into_iter().flatten().flatten();
+        let below: Vec<_> = below.filter(|entry| entry.file_type().unwrap().is_dir()).collect();
+        assert!(below.is_empty(), "{below:?}");
     }
     c.runtime.leaves_nothing();
 }
