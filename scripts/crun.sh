@@ -10,4 +10,7 @@ place=/var/cache/stasis/sid-crun
 [ ! -e "$place" ] || exit 0
 say "fetching Debian sid's crun"
 program_from_sid "$place" usr/bin/crun crun libcriu2
-"$place/usr/bin/crun" --version | grep -q '+CRIU' || die "this crun makes no checkpoints"
+"$place/usr/bin/crun" --version | grep -q '+CRIU' || {
+    rm -rf "$place"
+    die "this crun makes no checkpoints"
+}

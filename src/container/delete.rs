@@ -5,6 +5,7 @@ use super::state::StateDir;
 use super::{Container, CreateOptions, Status, hooks};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::plan::cgroup::Directory;
 use crate::sys::pidfd;
 use nix::libc;
 use std::os::fd::AsFd;
@@ -18,9 +19,10 @@ pub fn delete_damaged(dir: &StateDir, id: &str) -> Result<()> {
     let spec = dir.spec().ok();
     let path = spec.as_ref().and_then(|spec| spec.linux().as_ref()).and_then(|linux| linux.cgroups_path().as_ref());
     let spec = spec.as_ref().filter(|_| path.is_some_and(|path| path.is_absolute()));
-    if let Some(plan) =
+    if let Some(mut plan) =
         spec.map(|spec| own_cgroup::plan(spec, id, &CreateOptions::default())).transpose()?.and_then(|(plan, _)| plan)
     {
+        plan.directories.retain(Directory::is_own);
         let cgroup = Cgroup::planned(&plan);
         cgroup.kill(libc::SIGKILL)?;
         cgroup.remove()?;

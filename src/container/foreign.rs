@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// Where runc notes everything.
 const RUNC: &str = "state.json";
@@ -107,7 +107,7 @@ impl Runc {
                 Version::V2 => "",
             };
             let path = paths.and_then(|paths| paths.get(key));
-            path.map(|path| directory.path.clone_from(path)).is_some() && is_own(directory)
+            path.map(|path| directory.path.clone_from(path)).is_some() && directory.is_own()
         });
         let cgroup = &self.config.cgroups;
         plan.unit = cgroup.systemd.then(|| unit(cgroup.unit(), cgroup.rootless));
@@ -191,7 +191,7 @@ impl Crun {
             true => Cgroup::default(),
             false => {
                 let mut plan = cgroup_plan(&Path::new("/").join(&self.cgroup_path))?;
-                plan.directories.retain(is_own);
+                plan.directories.retain(Directory::is_own);
                 plan.unit = self.systemd_cgroup.then(|| unit(self.scope.clone(), owner != 0));
                 Cgroup::planned(&plan)
             }
@@ -219,38 +219,6 @@ fn cgroup_plan(path: &Path) -> Result<CgroupPlan> {
     crate::plan::cgroup::plan(&layout, &OwnCgroup::default(), Some(path), "", None)
 }
 
-/// Says whether a cgroup can be a container's alone. crun takes the root of a hierarchy for it where it is asked for no
-/// cgroup, and everybody is in there.
-fn is_own(directory: &Directory) -> bool {
-    let Ok(below) = directory.path.strip_prefix(&directory.mount) else { return false };
-    below.components().next().is_some() && below.components().all(|part| matches!(part, Component::Normal(_)))
-}
-
 fn unit(name: String, is_user: bool) -> Unit {
     Unit { name, is_user, properties: Vec::new(), limits: Vec::new() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_root_of_a_hierarchy_is_no_containers_own() {
-        let directory = |path: &str| Directory {
-            version: Version::V2,
-            controllers: Vec::new(),
-            mount: "/sys/fs/cgroup".into(),
-            path: path.into(),
-        };
-        for (path, own) in [
-            ("/sys/fs/cgroup", false),
-            ("/sys/fs/cgroup/", false),
-            ("/sys/fs/cgroup/.", false),
-            ("/etc", false),
-            ("/sys/fs/cgroup/../kernel", false),
-            ("/sys/fs/cgroup/a", true),
-        ] {
-            assert_eq!(is_own(&directory(path)), own, "{path}");
-        }
-    }
 }

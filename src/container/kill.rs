@@ -12,8 +12,8 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::WrongStatus`] `container not running` when init has ended, unless `all` is asked for or its cgroup
-    /// shows whom it has left behind.
+    /// [`ErrorKind::WrongStatus`] `container not running` when init has ended, unless `all` is asked for or all
+    /// processes are meant and the cgroup is still there.
     pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
         // A configuration that cannot be read any more keeps nobody from being killed.
         let is_whole = all || (signal == libc::SIGKILL && !self.has_own_pids().unwrap_or(false));

@@ -11,7 +11,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::run_oci;
 use json::Read;
 use oci_spec::runtime::{LinuxNamespace, LinuxResources, Mount, Process, Spec};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// A configuration, and the text that it was read from.
@@ -109,7 +109,7 @@ fn parse_text(text: Vec<u8>) -> Result<Config> {
         accept_as_runc(process);
     }
     fill_in(&mut value, "linux", json!({}));
-    if let Some(Value::Object(resources)) = part(&mut value, "linux").and_then(|linux| part(linux, "resources")) {
+    if let Some(resources) = part(&mut value, "linux").and_then(|linux| part(linux, "resources")) {
         drop_unlimited(resources);
     }
     // An empty profile is none.
@@ -146,6 +146,7 @@ pub fn parse_process(text: &[u8]) -> Result<Process> {
     }
     let mut process: Value = json::read(text).map_err(invalid)?.value;
     json::join_spellings(&mut process);
+    drop_nulls(&mut process);
     accept_as_runc(&mut process);
     Ok(json::read(process.to_string().as_bytes()).map_err(invalid_part)?.value)
 }
@@ -153,7 +154,7 @@ pub fn parse_process(text: &[u8]) -> Result<Process> {
 /// Reads `linux.resources`, as `update` is given them.
 pub fn parse_resources(mut value: Value) -> Result<LinuxResources> {
     drop_nulls(&mut value);
-    value.as_object_mut().map(drop_unlimited);
+    drop_unlimited(&mut value);
     serde_json::from_value(value).map_err(|err| Error::invalid(format!("invalid resources: {err}")))
 }
 
@@ -170,8 +171,11 @@ pub fn drop_nulls(value: &mut Value) {
 }
 
 /// Removes `pids` without a limit, which asks for nothing; a limit of 0 is one.
-fn drop_unlimited(resources: &mut Map<String, Value>) {
-    resources.retain(|key, part| key != "pids" || part.as_object().is_none_or(|pids| pids.contains_key("limit")));
+fn drop_unlimited(resources: &mut Value) {
+    let has_none = |pids: &mut Value| pids.is_object() && part(pids, "limit").is_none();
+    if part(resources, "pids").is_some_and(has_none) {
+        resources.as_object_mut().map(|resources| resources.remove("pids"));
+    }
 }
 
 fn invalid(err: serde_json::Error) -> Error {
@@ -295,6 +299,7 @@ mod tests {
             (r#"{"pids": {"limit": null}}"#, None),
             (r#"{"pids": null}"#, None),
             (r#"{"pids": {"limit": 0}}"#, Some(0)),
+            (r#"{"pids": {"limit": 0}, "unified": null}"#, Some(0)),
             (r#"{"pids": {"limit": -1}, "cpu": {"cpus": null}, "blockIO": {"weightDevice": null}}"#, Some(-1)),
         ] {
             assert_eq!(pids(resources), limit, "{resources}");
@@ -350,6 +355,24 @@ mod tests {
         let spec = parse(text.to_vec()).unwrap().spec;
         assert_eq!(spec.process().as_ref().unwrap().user().uid(), 5);
         assert!(spec.linux().as_ref().unwrap().seccomp().is_none());
+    }
+
+    #[test]
+    fn a_limit_in_another_case_is_one() {
+        for (pids, limit) in [(r#"{"Limit": 5}"#, Some(5)), ("{}", None)] {
+            let text = format!(
+                r#"{{"ociVersion": "1.0.2", "process": {{"cwd": null}}, "linux": {{"resources": {{"Pids": {pids}}}}}}}"#
+            );
+            let spec = parse(text.into_bytes()).unwrap().spec;
+            let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
+            assert_eq!(resources.pids().as_ref().map(|pids| pids.limit()), limit, "{pids}");
+        }
+    }
+
+    #[test]
+    fn null_is_nothing_in_a_process() {
+        let process = parse_process(br#"{"cwd": null, "user": null, "args": ["a"]}"#).unwrap();
+        assert_eq!((process.user().uid(), process.cwd().as_path()), (0, Path::new("")));
     }
 
     #[test]

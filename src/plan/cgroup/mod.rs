@@ -111,6 +111,15 @@ pub struct Directory {
     pub path: PathBuf,
 }
 
+impl Directory {
+    /// Says whether this can be a container's alone. The root of a hierarchy, which crun takes where it is asked for no
+    /// cgroup, is everybody's.
+    pub fn is_own(&self) -> bool {
+        let Ok(below) = self.path.strip_prefix(&self.mount) else { return false };
+        below.components().next().is_some() && below.components().all(|part| matches!(part, Component::Normal(_)))
+    }
+}
+
 /// What a write that the kernel refuses means.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Refusal {
@@ -352,6 +361,25 @@ fn device_access(directories: &[Directory], rules: &[DeviceRule]) -> Result<Devi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_root_of_a_hierarchy_is_nobodys_own() {
+        let directory = |path: &str| Directory {
+            version: Version::V2,
+            controllers: Vec::new(),
+            mount: "/sys/fs/cgroup".into(),
+            path: path.into(),
+        };
+        for (path, own) in [
+            ("/sys/fs/cgroup", false),
+            ("/sys/fs/cgroup/.", false),
+            ("/etc", false),
+            ("/sys/fs/cgroup/../kernel", false),
+            ("/sys/fs/cgroup/a", true),
+        ] {
+            assert_eq!(directory(path).is_own(), own, "{path}");
+        }
+    }
 
     fn mount(point: &str, controllers: &[&str]) -> Mount {
         let controllers = controllers.iter().map(|name| (*name).to_owned()).collect();
