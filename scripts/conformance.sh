@@ -112,42 +112,58 @@ verdicts() {
     ' "$results/$1.tap" -
 }
 
-for file in "${files[@]}"; do
-    run_file "$file"
-    verdicts "$file" >"$results/$file.tsv"
-    gawk -F'\t' -v file="$file" '{ count[$3]++ } END {
-        printf "%-28s %3d passed %3d skipped %3d failed\n", file, count["ok"], count["skip"], count["FAIL"]
-    }' "$results/$file.tsv"
-done
+# Runs files, and prints how many of each one's tests passed.
+run_files() {
+    local file
+    for file in "$@"; do
+        run_file "$file"
+        verdicts "$file" >"$results/$file.tsv"
+        gawk -F'\t' -v file="$file" '{ count[$3]++ } END {
+            printf "%-28s %3d passed %3d skipped %3d failed\n", file, count["ok"], count["skip"], count["FAIL"]
+        }' "$results/$file.tsv"
+    done
+}
 
-(cd "$results" && cat "${files[@]/%/.tsv}") | gawk -F'\t' -v runtime="$name" -v setting="$setting" -v mode="${mode#-}" '
-    # Says whether a setting is in a list: "hybrid" for all modes, "all-root" for all layouts, "v1-rootless*".
-    function is_in(list, items, count, i) {
-        count = split(list, items, ",")
-        for (i = 1; i <= count; i++) {
-            if (items[i] !~ /-/) items[i] = items[i] "-*"
-            sub(/^all/, "*", items[i]); gsub(/\*/, ".*", items[i])
-            if ((mode == "" ? setting "-root" : setting) ~ "^" items[i] "$") return 1
+# Compares the verdicts with the tables; fails if they differ.
+judge() {
+    (cd "$results" && cat "${files[@]/%/.tsv}") | gawk -F'\t' -v runtime="$name" -v setting="$setting" -v mode="${mode#-}" '
+        # Says whether a setting is in a list: "hybrid" for all modes, "all-root" for all layouts, "v1-rootless*".
+        function is_in(list, items, count, i) {
+            count = split(list, items, ",")
+            for (i = 1; i <= count; i++) {
+                if (items[i] !~ /-/) items[i] = items[i] "-*"
+                sub(/^all/, "*", items[i]); gsub(/\*/, ".*", items[i])
+                if ((mode == "" ? setting "-root" : setting) ~ "^" items[i] "$") return 1
+            }
+            return 0
         }
-        return 0
-    }
-    # The tables: settings, file, test, reason.
-    FILENAME != "-" {
-        if (is_in($1)) kind[$2 "\t" $3] = FILENAME ~ /limits/ ? "limit" : "gap"
-        next
-    }
-    {
-        count[$3]++
-        listed = kind[$1 "\t" $2]
-        if ($3 == "FAIL" && listed != "limit" && (listed != "gap" || runtime == "runc")) unexpected[$1 ": " $2] = "fails"
-        if ($3 == "FAIL") failed[$1 ": " $2] = listed
-        if ($3 == "ok" && listed == (runtime == "runc" ? "limit" : "gap")) unexpected[$1 ": " $2] = "passes, but is listed as a " listed
-    }
-    END {
-        PROCINFO["sorted_in"] = "@ind_str_asc"
-        printf "%s, %s: %d passed, %d skipped, %d failed\n", runtime, setting, count["ok"], count["skip"], count["FAIL"]
-        for (test in failed) printf "  failed: %s%s\n", test, failed[test] == "" ? "" : " (" failed[test] ")"
-        for (test in unexpected) printf "  UNEXPECTED: %s %s\n", test, unexpected[test]
-        exit length(unexpected) > 0
-    }
-' "$tables/limits.tsv" "$tables/gaps.tsv" -
+        # The tables: settings, file, test, reason.
+        FILENAME != "-" {
+            if (is_in($1)) kind[$2 "\t" $3] = FILENAME ~ /limits/ ? "limit" : "gap"
+            next
+        }
+        {
+            count[$3]++
+            listed = kind[$1 "\t" $2]
+            if ($3 == "FAIL" && listed != "limit" && (listed != "gap" || runtime == "runc")) unexpected[$1 ": " $2] = "fails"
+            if ($3 == "FAIL") failed[$1 ": " $2] = listed
+            if ($3 == "ok" && listed == (runtime == "runc" ? "limit" : "gap")) unexpected[$1 ": " $2] = "passes, but is listed as a " listed
+        }
+        END {
+            PROCINFO["sorted_in"] = "@ind_str_asc"
+            printf "%s, %s: %d passed, %d skipped, %d failed\n", runtime, setting, count["ok"], count["skip"], count["FAIL"]
+            for (test in failed) printf "  failed: %s%s\n", test, failed[test] == "" ? "" : " (" failed[test] ")"
+            for (test in unexpected) printf "  UNEXPECTED: %s %s\n", test, unexpected[test]
+            exit length(unexpected) > 0
+        }
+    ' "$tables/limits.tsv" "$tables/gaps.tsv" -
+}
+
+run_files "${files[@]}"
+if ! judge >"$results/verdict"; then
+    # A test of the suite that waits for something may wait too short on a machine that has more to do.
+    mapfile -t again < <(sed -n 's/^  UNEXPECTED: \([^:]*\): .* fails$/\1/p' "$results/verdict" | sort -u)
+    [ ${#again[@]} -eq 0 ] || echo "once more, since a test failed that should pass:"
+    [ ${#again[@]} -eq 0 ] || run_files "${again[@]}"
+fi
+judge
