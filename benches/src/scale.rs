@@ -21,39 +21,51 @@ const VERBS: [(&str, &[&str], usize); 3] =
 /// Measures starts beside many containers, lists of them, and many creates at once.
 pub fn part(options: &Options, shared: &Shared) -> Result<Vec<Section>> {
     let contestants = Contestant::all(shared)?;
-    let mut able = Vec::new();
-    for contestant in contestants.iter().filter(|one| !one.is_floor() && !one.only_runs()) {
-        if let Some(first) = unless_peer(contestant, start(shared, contestant, 0))? {
-            able.push((contestant, vec![first]));
-        }
+    let able: Vec<_> = contestants.iter().filter(|one| !one.only_runs() && !one.is_floor()).collect();
+    let floor = contestants.iter().find(|one| one.is_floor());
+    let titles = cells().map(|(count, (verb, ..))| format!("{verb}, {count} alive"));
+    let mut sections: Vec<Section> = titles.map(|title| Section::new(&title, "default", "floor")).collect();
+    for contestant in &able {
+        let floor = floor.filter(|_| !contestant.is_peer());
+        unless_peer(contestant, beside_its_own(options, shared, (contestant, floor), &mut sections))?;
     }
-    let mut sections = Vec::new();
-    for count in ALIVE {
-        for (contestant, alive) in &mut able {
-            while alive.len() < count {
-                alive.push(start(shared, contestant, alive.len())?);
-            }
-            contestant.write_config(shared, Config::Default, &["/bin/true"], &contestant.id(NEXT))?;
-        }
-        for (verb, words, number) in VERBS {
-            let all = able.iter().map(|(contestant, _)| (*contestant, ())).collect();
-            let sample = |contestant: &Contestant, _: &()| contestant.run(words, &contestant.id(number));
-            sections.push(section(&format!("{verb}, {count} alive"), rounds(all, options, sample)?));
-        }
+    sections.iter().for_each(|section| println!("{}", section.table()));
+    let all = able.into_iter().map(|contestant| (contestant, ())).collect();
+    let mut at_once_section = Section::new(&format!("create, {AT_ONCE} at once"), "default", "floor");
+    for (contestant, (), samples) in rounds(all, options, |contestant, _| at_once(shared, contestant))? {
+        at_once_section.add(contestant, samples, None);
     }
-    let all = able.into_iter().map(|(contestant, _)| (contestant, ())).collect();
-    let samples = rounds(all, options, |contestant, _| at_once(shared, contestant))?;
-    sections.push(section(&format!("create, {AT_ONCE} at once"), samples));
+    println!("{}", at_once_section.table());
+    sections.push(at_once_section);
     Ok(sections)
 }
 
-fn section(title: &str, samples: Vec<(&Contestant, (), Vec<Sample>)>) -> Section {
-    let mut section = Section::new(title, "default", "floor");
-    for (contestant, (), samples) in samples {
-        section.add(contestant, samples, None);
+/// Returns how many are alive and what is measured then, for each section.
+fn cells() -> impl Iterator<Item = (usize, (&'static str, &'static [&'static str], usize))> {
+    ALIVE.into_iter().flat_map(|count| VERBS.into_iter().map(move |verb| (count, verb)))
+}
+
+/// Measures a contestant beside containers of its own, which are more and more, and the floor, if given, beside them too.
+fn beside_its_own(
+    options: &Options,
+    shared: &Shared,
+    (contestant, floor): (&Contestant, Option<&Contestant>),
+    sections: &mut [Section],
+) -> Result<()> {
+    let mut alive = Vec::new();
+    for ((count, (verb, words, number)), section) in cells().zip(sections) {
+        while alive.len() < count {
+            alive.push(start(shared, contestant, alive.len())?);
+        }
+        contestant.write_config(shared, Config::Default, &["/bin/true"], &contestant.id(NEXT))?;
+        let floor = floor.filter(|_| verb == "run").map(|floor| (floor, &["run", "ROOTFS"][..]));
+        let entries = std::iter::once((contestant, words)).chain(floor).collect();
+        let sample = |contestant: &Contestant, words: &&[&str]| contestant.run(words, &contestant.id(number));
+        for (contestant, _, samples) in rounds(entries, options, sample)? {
+            section.add(contestant, samples, None);
+        }
     }
-    println!("{}", section.table());
-    section
+    Ok(())
 }
 
 fn start<'a>(shared: &Shared, contestant: &'a Contestant, number: usize) -> Result<Alive<'a>> {

@@ -126,17 +126,9 @@ macro_rules! commands {
         }
 
         impl Command {
-            /// Adds the verbs to clap's definition, with the arguments of those that are `wanted`: to define them all
-            /// takes longer than everything else about a command line.
-            fn define(parent: clap::Command, wanted: impl Fn(&str) -> bool) -> clap::Command {
-                type Augment = fn(clap::Command) -> clap::Command;
-                let define = |verb: &'static str, about: &'static str, augment: Augment| {
-                    let command = clap::Command::new(verb);
-                    let command = if wanted(verb) { augment(command) } else { command };
-                    command.about(about)
-                };
-                parent.subcommands([$(define($verb, $about, <$args as Args>::augment_args),)*])
-            }
+            /// The verbs, what each is for, and what adds its arguments to a definition.
+            const VERBS: &[(&str, &str, fn(clap::Command) -> clap::Command)] =
+                &[$(($verb, $about, <$args as Args>::augment_args),)*];
 
             /// Takes the command from what clap matched.
             fn from_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
@@ -210,11 +202,13 @@ impl Command {
     }
 }
 
-/// Returns clap's definition of what can be typed, with the arguments of the verbs that are `wanted`.
+/// Returns clap's definition of what can be typed, with the verbs that are `wanted`: to define them all takes longer than
+/// everything else about a command line.
 fn definition(wanted: impl Fn(&str) -> bool) -> clap::Command {
     let program = clap::Command::new("stasis").disable_help_flag(true).disable_help_subcommand(true);
     let program = Global::augment_args(program).about("Open Container Initiative runtime").subcommand_required(true);
-    Command::define(program, wanted)
+    let verbs = Command::VERBS.iter().filter(|(verb, ..)| wanted(verb));
+    program.subcommands(verbs.map(|(verb, about, augment)| augment(clap::Command::new(*verb)).about(*about)))
 }
 
 /// A command line that was understood.
@@ -226,18 +220,14 @@ impl Invocation {
     /// Reads the arguments; what needs no container (help, version, mistakes) is answered here, with an exit code.
     pub fn read(argv: &[OsString]) -> std::result::Result<Self, u8> {
         // The verb is among the arguments, whichever of them it is.
-        let typed = |verb: &str| argv.iter().any(|word| word == verb);
-        let program = usage::Program::new(argv, definition(typed));
-        match argv::read(program.definition(), argv) {
-            Ok(argv::Request::Help(verb)) => Err(log::exit_code(program.help(verb.as_deref()), FAILURE)),
-            Ok(argv::Request::Version) => Err(log::exit_code(program.version(), FAILURE)),
-            // The definition is given away, since a copy would cost every command what only a mistake needs.
-            Ok(argv::Request::Command(words)) => match parse(program.into_definition(), words) {
-                Ok(line) => Ok(Self { line }),
-                Err(misuse) => Err(answer(&usage::Program::new(argv, definition(typed)), &misuse)),
-            },
-            Err(misuse) => Err(answer(&program, &misuse)),
-        }
+        let definition = definition(|verb| argv.iter().any(|word| word == verb));
+        let parsed = match argv::read(&definition, argv) {
+            Ok(argv::Request::Command(words)) => parse(definition, words),
+            Ok(argv::Request::Help(verb)) => return Err(log::exit_code(whole(argv).help(verb.as_deref()), FAILURE)),
+            Ok(argv::Request::Version) => return Err(log::exit_code(whole(argv).version(), FAILURE)),
+            Err(misuse) => Err(misuse),
+        };
+        parsed.map(|line| Self { line }).map_err(|misuse| answer(&whole(argv), &misuse))
     }
 
     /// Carries the command out and reports its failure; returns the exit code.
@@ -258,6 +248,11 @@ impl Invocation {
         };
         log::exit_code(outcome(), failure)
     }
+}
+
+/// Returns the program with all of its definition.
+fn whole(argv: &[OsString]) -> usage::Program {
+    usage::Program::new(argv, definition(|_| true))
 }
 
 /// Answers a misuse, in the log too if the options that were understood name one.

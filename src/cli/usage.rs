@@ -34,16 +34,6 @@ impl Program {
         Self { name: called_name(argv.first()), definition }
     }
 
-    /// Gives clap's definition away.
-    pub fn into_definition(self) -> Command {
-        self.definition
-    }
-
-    /// Returns clap's definition.
-    pub fn definition(&self) -> &Command {
-        &self.definition
-    }
-
     /// Prints the help of a verb, or of the program.
     pub fn help(&self, verb: Option<&str>) -> Result<u8> {
         output::print(&self.help_text(verb))?;

@@ -33,23 +33,24 @@ pub fn make_all(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
 }
 
 fn make(node: &DeviceNode, root: BorrowedFd<'_>) -> sys::Result<()> {
-    let (parent, name) = path::ensure_parent(root, &node.path)?;
     let (kind, mode) = (SFlag::from_bits_truncate(node.mode), Mode::from_bits_truncate(node.mode));
-    match mknodat(&parent, name.as_cstr(), kind & SFlag::S_IFMT, mode, node.device) {
-        Err(Errno::EPERM) => return bind(node, root),
-        other => other?,
-    }
-    if (node.uid, node.gid) == (0, 0) {
-        return Ok(());
-    }
-    let (uid, gid) = (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)));
-    nix::unistd::fchownat(parent, name.as_cstr(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
+    let made = path::in_parent(root, &node.path, |parent, name| {
+        match mknodat(parent, name, kind & SFlag::S_IFMT, mode, node.device) {
+            Err(Errno::EPERM) => return Ok(false),
+            other => other?,
+        }
+        let (uid, gid) = (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)));
+        if (node.uid, node.gid) != (0, 0) {
+            nix::unistd::fchownat(parent, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        }
+        Ok(true)
+    });
+    if made? { Ok(()) } else { bind(node, root) }
 }
 
 /// Refuses what is in the place of a node and is another one (runtime-spec, "Devices").
 fn check(index: usize, node: &DeviceNode, root: BorrowedFd<'_>) -> Result<()> {
-    let found = path::ensure_parent(root, &node.path)
-        .and_then(|(parent, name)| fstatat(&parent, name.as_cstr(), AtFlags::AT_SYMLINK_NOFOLLOW));
+    let found = path::in_parent(root, &node.path, |parent, name| fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW));
     let found = found.at_nth(Step::Device, index)?;
     let kind = found.st_mode & libc::S_IFMT;
     if kind != node.mode & libc::S_IFMT {
@@ -71,14 +72,15 @@ fn bind(node: &DeviceNode, root: BorrowedFd<'_>) -> sys::Result<()> {
 }
 
 fn make_link(link: &Link, root: BorrowedFd<'_>) -> sys::Result<()> {
-    let (parent, name) = path::ensure_parent(root, &link.path)?;
-    match nix::unistd::symlinkat(link.to.as_c_str(), &parent, name.as_cstr()) {
-        // A ptmx that an image brought along would open the host's ptys instead of the container's.
-        Err(Errno::EEXIST) if link.path.as_c_str() == c"/dev/ptmx" => {
-            nix::unistd::unlinkat(&parent, name.as_cstr(), UnlinkatFlags::NoRemoveDir)?;
-            nix::unistd::symlinkat(link.to.as_c_str(), &parent, name.as_cstr())
+    path::in_parent(root, &link.path, |parent, name| {
+        match nix::unistd::symlinkat(link.to.as_c_str(), parent, name) {
+            // A ptmx that an image brought along would open the host's ptys instead of the container's.
+            Err(Errno::EEXIST) if link.path.as_c_str() == c"/dev/ptmx" => {
+                nix::unistd::unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)?;
+                nix::unistd::symlinkat(link.to.as_c_str(), parent, name)
+            }
+            Err(Errno::EEXIST) => Ok(()),
+            other => other,
         }
-        Err(Errno::EEXIST) => Ok(()),
-        other => other,
-    }
+    })
 }

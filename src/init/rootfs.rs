@@ -57,6 +57,7 @@ pub fn mount_root(plan: &RootfsPlan, with: &Descriptors) -> Result<OwnedFd> {
 
 /// Makes the mount that holds the root file system private: only a path that is a mount point takes that, so each
 /// parent is tried in turn.
+#[inline(never)]
 fn make_parent_private(source: &CStr) -> Result<()> {
     let mut buffer = [0u8; libc::PATH_MAX as usize];
     let mut len = source.to_bytes().len();
@@ -138,8 +139,11 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descri
             finish(index, step, target.as_fd())
         }
         MountAction::Symlink { to } => {
-            let (parent, name) = path::ensure_parent(root, &step.target).at_nth(Step::MountTarget, index)?;
-            nix::unistd::symlinkat(to.as_c_str(), parent, name.as_cstr()).at_nth(Step::Mount, index)
+            let make = |parent: BorrowedFd<'_>, name: &CStr| {
+                // What fails until here is the place's fault, and from here on the mount's.
+                Ok(nix::unistd::symlinkat(to.as_c_str(), parent, name).at_nth(Step::Mount, index))
+            };
+            path::in_parent(root, &step.target, make).at_nth(Step::MountTarget, index)?
         }
     }
 }

@@ -9,10 +9,14 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use std::ffi::CStr;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Resolution that treats the directory as the root and follows no magic links.
 const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+
+/// How a parent is opened.
+const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
 
 /// How often a resolution is tried again when the kernel says that the tree was changed under it.
 const RACE_RETRIES: u32 = 32;
@@ -83,15 +87,6 @@ pub enum Missing {
 /// How many symlinks that lead nowhere a path may go through: the kernel's own limit.
 const MAX_SYMLINKS: u32 = 40;
 
-/// Where a step on the way to a path led.
-#[allow(clippy::large_enum_variant, reason = "between clone and execve nothing may be allocated, so nothing boxed")]
-enum Found<T> {
-    /// To what was looked for.
-    Here(T),
-    /// To a symlink of the image to what is not there yet; this is the path by way of it.
-    Elsewhere(Prefix),
-}
-
 /// Returns an `O_PATH` descriptor of `path` inside `root`, made with all its parents where missing. A symlink to what
 /// is missing is followed, inside `root`: images have an /etc/resolv.conf that points into an empty /run.
 ///
@@ -99,98 +94,49 @@ enum Found<T> {
 ///
 /// As openat2(2) and mkdirat(2); ENAMETOOLONG over `PATH_MAX`.
 pub fn ensure_in_root(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Result<OwnedFd> {
-    let mut path = Prefix::new(path.to_bytes())?;
+    match open_in_root(root, path, OFlag::O_PATH) {
+        Err(Errno::ENOENT) => make_in_root(root, path, missing),
+        other => other,
+    }
+}
+
+/// Makes what `ensure_in_root` has not found. On its own, so that only what is missing costs a buffer on the stack.
+#[inline(never)]
+fn make_in_root(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Result<OwnedFd> {
+    let mut buffer = PathBuffer::EMPTY;
+    let path = buffer.hold(path)?;
     for _ in 0..MAX_SYMLINKS {
-        match open_in_root(root, path.as_cstr(), OFlag::O_PATH) {
-            Err(Errno::ENOENT) => {}
-            other => return other,
-        }
-        let (parent, name) = ensure_parent(root, path.as_cstr())?;
-        create(parent.as_fd(), name.as_cstr(), missing)?;
-        let whole = trim_slashes(path.as_cstr().to_bytes());
-        let before = whole.len() - name.as_cstr().to_bytes().len();
-        match made(root, whole, before, whole.len(), OFlag::O_PATH)? {
-            Found::Here(place) => return Ok(place),
-            Found::Elsewhere(other) => path = other,
+        let parent = path.open_parent(root)?;
+        path.lend(path.name(), |name| create(parent.as_fd(), name, missing))?;
+        if let Some(made) = path.open_made(root, path.name(), OFlag::O_PATH)? {
+            return Ok(made);
         }
     }
     Err(Errno::ELOOP)
 }
 
-/// Makes the parents of `path` inside `root` where missing; returns the last of them and the final name.
-pub fn ensure_parent(root: BorrowedFd<'_>, path: &CStr) -> Result<(OwnedFd, Prefix)> {
-    let mut path = Prefix::new(path.to_bytes())?;
-    for _ in 0..MAX_SYMLINKS {
-        match walk(root, trim_slashes(path.as_cstr().to_bytes()))? {
-            Found::Here(found) => return Ok(found),
-            Found::Elsewhere(other) => path = other,
-        }
-    }
-    Err(Errno::ELOOP)
-}
-
-/// Walks to the last parent of `path`, making what is missing, up to the first symlink to what is missing.
-fn walk(root: BorrowedFd<'_>, path: &[u8]) -> Result<Found<(OwnedFd, Prefix)>> {
-    let name_start = path.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-    // Mostly it is there.
-    match open_in_root(root, Prefix::new(&path[..name_start])?.or_root(), flags) {
-        Err(Errno::ENOENT) => {}
-        other => return Ok(Found::Here((other?, Prefix::new(&path[name_start..])?))),
-    }
-    let mut parent = open_in_root(root, c"/", flags)?;
-    let mut end = 0;
-    while end < name_start {
-        let start = end;
-        end += path[start..name_start].iter().position(|&b| b == b'/').map_or(name_start - start, |at| at + 1);
-        if end - start <= 1 {
-            continue;
-        }
-        parent = match open_in_root(root, Prefix::new(&path[..end - 1])?.as_cstr(), flags) {
-            Err(Errno::ENOENT) => {
-                create(parent.as_fd(), Prefix::new(&path[start..end - 1])?.as_cstr(), Missing::Directory)?;
-                match made(root, path, start, end - 1, flags)? {
-                    Found::Here(place) => place,
-                    Found::Elsewhere(other) => return Ok(Found::Elsewhere(other)),
-                }
-            }
-            other => other?,
-        };
-    }
-    Ok(Found::Here((parent, Prefix::new(&path[name_start..])?)))
-}
-
-/// Opens the part of `path` that ends at `end`, whose last name, from `start` on, was made just now or is a symlink to
-/// what is missing.
-fn made(root: BorrowedFd<'_>, path: &[u8], start: usize, end: usize, flags: OFlag) -> Result<Found<OwnedFd>> {
-    let part = Prefix::new(&path[..end])?;
-    match open_in_root(root, part.as_cstr(), flags) {
-        Err(Errno::ENOENT) => {}
-        other => return other.map(Found::Here),
-    }
-    let link = openat2(root, part.as_cstr(), OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty(), IN_ROOT)?;
-    let target = read_link(link.as_fd(), c"")?;
-    let target = target.as_cstr().to_bytes();
-    let before = if target.starts_with(b"/") { &b""[..] } else { &path[..start] };
-    Prefix::joined([before, target, &path[end..]]).map(Found::Elsewhere)
+/// Calls `act` with the last parent of `path` inside `root`, which is made with its own where missing, and the final
+/// name.
+pub fn in_parent<T>(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    act: impl FnOnce(BorrowedFd<'_>, &CStr) -> Result<T>,
+) -> Result<T> {
+    let mut buffer = PathBuffer::EMPTY;
+    let path = buffer.hold(path)?;
+    let parent = path.open_parent(root)?;
+    path.lend(path.name(), |name| act(parent.as_fd(), name))
 }
 
 /// Returns where the symlink `name` in a directory leads; an empty name means the symlink that `dir` stands for.
-pub fn read_link(dir: BorrowedFd<'_>, name: &CStr) -> Result<Prefix> {
-    let mut target = Prefix { bytes: [0; libc::PATH_MAX as usize], len: 0 };
+pub fn read_link(dir: BorrowedFd<'_>, name: &CStr) -> Result<PathBuffer> {
+    let mut target = PathBuffer::EMPTY;
     // What follows the target stays a null byte: no symlink is longer than PATH_MAX - 1 (path_resolution(7)).
     let (buffer, room) = (target.bytes.as_mut_ptr(), target.bytes.len() - 1);
     // SAFETY: pointer and length describe `target`, and `name` is a C string.
     let len = cvt(unsafe { libc::syscall(libc::SYS_readlinkat, dir.as_raw_fd(), name.as_ptr(), buffer, room) })?;
     target.len = len as usize;
     Ok(target)
-}
-
-fn trim_slashes(mut path: &[u8]) -> &[u8] {
-    while let [rest @ .., b'/'] = path {
-        path = rest;
-    }
-    path
 }
 
 fn create(parent: BorrowedFd<'_>, name: &CStr, missing: Missing) -> Result<()> {
@@ -211,37 +157,108 @@ fn create(parent: BorrowedFd<'_>, name: &CStr, missing: Missing) -> Result<()> {
     }
 }
 
-/// A path as a C string on the stack.
-#[derive(Clone, Debug)]
-pub struct Prefix {
+/// A path on the stack, of which a part can be lent as a C string.
+#[derive(Debug)]
+pub struct PathBuffer {
     bytes: [u8; libc::PATH_MAX as usize],
     len: usize,
 }
 
-impl Prefix {
-    fn new(path: &[u8]) -> Result<Self> {
-        Self::joined([path, b"", b""])
-    }
+impl PathBuffer {
+    const EMPTY: Self = Self { bytes: [0; libc::PATH_MAX as usize], len: 0 };
 
-    fn joined(parts: [&[u8]; 3]) -> Result<Self> {
-        let mut prefix = Self { bytes: [0; libc::PATH_MAX as usize], len: 0 };
-        for part in parts {
-            let end = prefix.len + part.len();
-            let room = prefix.bytes.get_mut(prefix.len..end).filter(|_| end < libc::PATH_MAX as usize);
-            room.ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(part);
-            prefix.len = end;
-        }
-        Ok(prefix)
-    }
-
-    /// Returns the path, or `/` for none.
-    fn or_root(&self) -> &CStr {
-        if self.len == 0 { c"/" } else { self.as_cstr() }
+    /// Takes a path, without slashes at its end.
+    fn hold(&mut self, path: &CStr) -> Result<&mut Self> {
+        self.replace(0..self.len, path.to_bytes())?;
+        Ok(self)
     }
 
     /// Returns the path.
     pub fn as_cstr(&self) -> &CStr {
-        CStr::from_bytes_until_nul(self.bytes.get(..=self.len).unwrap_or(b"\0")).unwrap_or(c"")
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    }
+
+    /// Puts `text` in the place of a part, and takes slashes off the end.
+    fn replace(&mut self, part: Range<usize>, text: &[u8]) -> Result<()> {
+        let (behind, len) = (part.start + text.len(), self.len - part.len() + text.len());
+        if len >= self.bytes.len() {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        self.bytes.copy_within(part.end..self.len, behind);
+        self.bytes[part.start..behind].copy_from_slice(text);
+        self.len = self.bytes[..len].iter().rposition(|&b| b != b'/').map_or(0, |last| last + 1);
+        self.bytes[self.len..].fill(0);
+        Ok(())
+    }
+
+    /// Lends a part: what stands behind it is a null byte meanwhile.
+    fn lend<T>(&mut self, part: Range<usize>, act: impl FnOnce(&CStr) -> T) -> T {
+        let behind = std::mem::replace(&mut self.bytes[part.end], 0);
+        let result = act(CStr::from_bytes_until_nul(&self.bytes[part.start..]).unwrap_or_default());
+        self.bytes[part.end] = behind;
+        result
+    }
+
+    /// Says where the final name is.
+    fn name(&self) -> Range<usize> {
+        let start = self.bytes[..self.len].iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
+        start..self.len
+    }
+
+    /// Opens the last parent inside `root`, and makes what is missing on the way there.
+    fn open_parent(&mut self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
+        // Mostly it is there.
+        let open = |parents: &CStr| open_in_root(root, if parents.is_empty() { c"/" } else { parents }, DIRECTORY);
+        match self.lend(0..self.name().start, open) {
+            Err(Errno::ENOENT) => {}
+            other => return other,
+        }
+        let mut tries = (0..MAX_SYMLINKS).map(|_| self.make_parents(root));
+        tries.find_map(Result::transpose).unwrap_or(Err(Errno::ELOOP))
+    }
+
+    /// Makes the parents that are missing, and opens the last; nothing where the path was changed to lead by way of a
+    /// symlink's target.
+    fn make_parents(&mut self, root: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+        let mut parent = open_in_root(root, c"/", DIRECTORY)?;
+        let (mut start, parents) = (0, self.name().start);
+        while let Some(len) = self.bytes[start..parents].iter().position(|&b| b == b'/') {
+            let name = start..start + len;
+            start = name.end + 1;
+            if name.is_empty() {
+                continue;
+            }
+            parent = match self.lend(0..name.end, |path| open_in_root(root, path, DIRECTORY)) {
+                Err(Errno::ENOENT) => {
+                    self.lend(name.clone(), |name| create(parent.as_fd(), name, Missing::Directory))?;
+                    match self.open_made(root, name, DIRECTORY)? {
+                        Some(made) => made,
+                        None => return Ok(None),
+                    }
+                }
+                other => other?,
+            };
+        }
+        Ok(Some(parent))
+    }
+
+    /// Opens the part of the path that ends with `name`, which was made just now or is a symlink to what is missing:
+    /// then the path is changed to lead by way of its target.
+    fn open_made(&mut self, root: BorrowedFd<'_>, name: Range<usize>, flags: OFlag) -> Result<Option<OwnedFd>> {
+        match self.lend(0..name.end, |path| open_in_root(root, path, flags)) {
+            Err(Errno::ENOENT) => self.follow(root, name).map(|()| None),
+            other => other.map(Some),
+        }
+    }
+
+    #[inline(never)]
+    fn follow(&mut self, root: BorrowedFd<'_>, name: Range<usize>) -> Result<()> {
+        let itself = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        let link = self.lend(0..name.end, |path| openat2(root, path, itself, Mode::empty(), IN_ROOT))?;
+        let target = read_link(link.as_fd(), c"")?;
+        let target = target.as_cstr().to_bytes();
+        let start = if target.starts_with(b"/") { 0 } else { name.start };
+        self.replace(start..name.end, target)
     }
 }
 
