@@ -6,7 +6,7 @@
 //! # One idea
 //!
 //! ```text
-//! config.json --spec--> Spec --plan--> InitPlan                 (plain data, made before anything is touched)
+//! config.json --spec--> Spec --plan--> InitPlan                 (plain data, made before init is)
 //!                                         |
 //!                container/ (outside)   clone3   init/ (inside, the child)
 //!                            \________ handshake ________/
@@ -52,9 +52,9 @@
 //! | id-mapped mounts | a child for each map that is not another's, which holds a user namespace until it is opened |
 //! | what has to be seen or done in a namespace: a network device, the objects of others | a child each time, which joins it and ends |
 //!
-//! Init makes two namespaces for itself: the cgroup namespace once it is in its cgroup (v1 attaches after the clone),
-//! and the network namespace because that takes longer than all the others together, time in which the outside writes
-//! limits and state. Create, as the two sides see it:
+//! Init makes two namespaces for itself: the network namespace, because that takes longer than all the others together,
+//! time in which the outside writes limits and state; and the cgroup namespace once it is in its cgroup (v1 attaches
+//! after the clone). Create, as the two sides see it:
 //!
 //! ```text
 //! runtime (outside)                               init (inside)

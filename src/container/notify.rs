@@ -25,6 +25,9 @@ const PLACE: &str = "/run/notify";
 /// The socket's name in it.
 const NAME: &str = "notify.sock";
 
+/// How many messages are taken before the caller looks after something else.
+const AT_ONCE: usize = 64;
+
 /// How long systemd may take to act on what it was told, in milliseconds.
 const BARRIER: i32 = 30_000;
 
@@ -120,10 +123,11 @@ impl NotifySocket {
         Ok(Some(barrier))
     }
 
-    /// Takes messages until one has a line about readiness, or no more are there.
+    /// Takes messages until one has a line about readiness, or no more are there; not all of a flood, beside which the
+    /// caller has more to do.
     fn readiness(&self) -> Result<Option<Vec<u8>>> {
         let mut buffer = [0; 4096];
-        loop {
+        for _ in 0..AT_ONCE {
             let len = match self.socket.recv(&mut buffer) {
                 Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
                 other => other.context(|| "receive a notification")?,
@@ -133,6 +137,7 @@ impl NotifySocket {
                 return Ok(Some([ready, b"\n"].concat()));
             }
         }
+        Ok(None)
     }
 }
 

@@ -74,6 +74,8 @@ fn copy_directory(
     copy_xattrs(source.as_fd(), copy.as_fd())
 }
 
+// On its own, so that its buffers are not there for each directory on the way.
+#[inline(never)]
 fn copy_file((from, to): (BorrowedFd<'_>, BorrowedFd<'_>), name: &CStr, status: &FileStat) -> sys::Result<()> {
     let source = path::open_at(from, name, READ)?;
     let found = path::fstat(source.as_fd())?;
@@ -130,6 +132,7 @@ fn set_attributes(to: BorrowedFd<'_>, name: &CStr, status: &FileStat) -> sys::Re
 
 /// Copies the extended attributes that the tmpfs takes from us: those of users only from Linux 6.6 on, and labels are
 /// the mount's.
+#[inline(never)]
 fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> sys::Result<()> {
     let (mut list, mut buffer) = ([0; XATTR_MAX], [0; XATTR_MAX]);
     let names = match xattr::list_into(from, &mut list) {

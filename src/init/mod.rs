@@ -103,6 +103,7 @@ fn end(failed: Failure, with: &Descriptors) -> ! {
 }
 
 fn sequence(plan: &mut InitPlan, with: &Descriptors) -> Result<()> {
+    namespaces::make_network_early(plan)?;
     handshake(plan, with)?;
     namespaces::become_root(plan)?;
     namespaces::complete(plan)?;

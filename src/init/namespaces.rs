@@ -103,6 +103,21 @@ fn root_or(own: u32, set: fn(u32) -> sys::Result<()>) -> sys::Result<()> {
     }
 }
 
+/// Makes the network namespace, unless the user namespace that is to own it has no root yet: the files of its interfaces
+/// in sysfs belong to whoever is root when they are made. Otherwise it comes before the cgroups of v1, which would have
+/// to pay some 90 KiB for it.
+pub fn make_network_early(plan: &InitPlan) -> Result<()> {
+    if plan.namespaces.in_userns { Ok(()) } else { make_network(plan) }
+}
+
+fn make_network(plan: &InitPlan) -> Result<()> {
+    if !plan.namespaces.unshare_network {
+        return Ok(());
+    }
+    ns::unshare(Kind::Network.flag()).at(Step::NetworkNamespace)?;
+    ns::loopback_up().at(Step::Loopback)
+}
+
 /// Makes the namespaces that init makes for itself once it is where it belongs, names the container and brings its
 /// loopback interface up.
 pub fn complete(plan: &InitPlan) -> Result<()> {
@@ -110,9 +125,8 @@ pub fn complete(plan: &InitPlan) -> Result<()> {
         // Only now is init in its cgroup, which becomes the root of the new namespace.
         ns::unshare(Kind::Cgroup.flag()).at(Step::CgroupNamespace)?;
     }
-    if plan.namespaces.unshare_network {
-        ns::unshare(Kind::Network.flag()).at(Step::NetworkNamespace)?;
-        ns::loopback_up().at(Step::Loopback)?;
+    if plan.namespaces.in_userns {
+        make_network(plan)?;
     }
     if let Some(hostname) = &plan.hostname {
         ns::set_hostname(hostname).at(Step::Hostname)?;

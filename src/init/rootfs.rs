@@ -23,7 +23,8 @@ use nix::sys::statfs::PROC_SUPER_MAGIC;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Cuts the mounts off from the host's, unless they are the host's, and makes the root file system a mount of its own; returns it.
+/// Makes the root file system a mount of its own, and returns it. Before that, mounts in a namespace of the container's
+/// are cut off from the host's.
 pub fn mount_root(plan: &RootfsPlan, with: &Descriptors) -> Result<OwnedFd> {
     let inherited = plan.propagation.unwrap_or(Propagation { kind: libc::MS_SLAVE, recursive: true });
     // What is unbindable could not be made the root: until then it is private.

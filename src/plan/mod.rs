@@ -1,6 +1,6 @@
 //! What will be done: pure functions from the configuration to plain data.
 //!
-//! A plan is made before any process is. The inside carries it out without deciding anything, and the outside,
+//! A plan is made before its process is. The inside carries it out without deciding anything, and the outside,
 //! which holds the same plan, turns a failure's numbers into words. Nothing here asks or changes the system.
 
 pub mod caps;

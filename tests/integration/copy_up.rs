@@ -51,6 +51,23 @@ fn a_tmpfs_begins_with_what_was_there_if_asked_to() {
 }
 
 #[test]
+fn directories_may_lie_deep_in_each_other_but_not_without_end() {
+    requires!(root);
+    ours_only!("runc has no limit");
+    let deep = |depth| {
+        let script = format!("cd /data; for i in $(seq {depth}); do cd d; done; cat file");
+        let bundle = Bundle::sh(&script).prepare(move |path| {
+            let deepest = path.join("rootfs/data").join("d/".repeat(depth));
+            fs::create_dir_all(&deepest).unwrap();
+            fs::write(deepest.join("file"), "deep\n").unwrap();
+        });
+        copying(bundle, &[]).run()
+    };
+    deep(250).ok().prints("deep");
+    deep(300).fails().stderr_contains("tmpcopyup: failed to copy /data: file name too long");
+}
+
+#[test]
 fn what_is_not_there_is_nothing_to_begin_with() {
     requires!(root);
     let bundle = Bundle::sh("ls -A /data; stat -c %a /data").with(|config| config["root"]["readonly"] = json!(false));
