@@ -88,7 +88,7 @@ pub struct Cgroup {
     lenient: bool,
     /// A rootless runtime made it, whose later commands may be where they cannot put processes from.
     #[serde(default)]
-    rootless: bool,
+    pub(crate) rootless: bool,
     /// The directories were made just now, so that nothing needs to be asked about what is in them.
     #[serde(skip)]
     fresh: bool,

@@ -48,7 +48,7 @@ impl Container {
     /// Kills init and waits for its end.
     fn end(&self) -> Result<()> {
         let Some(init) = self.init()? else { return Ok(()) };
-        self.kill(libc::SIGKILL, false).or_else(|err| match err.kind() {
+        self.kill(libc::SIGKILL).or_else(|err| match err.kind() {
             // It ended by itself in the meantime.
             ErrorKind::WrongStatus => Ok(()),
             _ => Err(err),

@@ -160,7 +160,7 @@ fn what_goes_wrong_with_a_container_is_told_in_runcs_words() {
     for (line, words) in [
         (&["kill", id, "NOSUCH"][..], "unknown signal \"NOSUCH\""),
         (&["kill", id, "99"], "unable to signal init: invalid argument"),
-        (&["kill", id, "99", "--all"], "unable to kill all processes: signal process "),
+        (&["kill", id, "99", "--all"], "unable to signal init: invalid argument"),
         (&["kill", ""], "container id cannot be empty"),
         (&["state", ""], "container id cannot be empty"),
         (&["delete", ".."], "invalid container ID format"),
