@@ -183,6 +183,12 @@ impl Spawned {
 
     /// Returns the failure that a message, or its absence, means. The process has ended or is ending.
     fn failed(&self, message: Option<Message>, plan: &InitPlan) -> Error {
+        let kind = match &message {
+            Some(Message::Failed(failure)) if failure.step == Step::CloneInit => {
+                ErrorKind::System(Errno::from_raw(failure.errno))
+            }
+            _ => ErrorKind::Init,
+        };
         let text = match message {
             Some(Message::Failed(failure)) => match failure.step {
                 Step::Program | Step::Exec => failure.describe(plan),
@@ -195,6 +201,6 @@ impl Spawned {
                 Err(errno) => format!("container init ended: {}", describe(errno)),
             },
         };
-        Error::new(ErrorKind::Init, text).context("unable to start container process")
+        Error::new(kind, text).context("unable to start container process")
     }
 }
