@@ -10,7 +10,7 @@ pub mod validate;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::run_oci;
 use json::Read;
-use oci_spec::runtime::{LinuxNamespace, LinuxResources, Mount, Process, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxResources, Mount, PosixRlimitType, Process, Spec};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -106,7 +106,7 @@ fn parse_text(text: Vec<u8>) -> Result<Config> {
     drop_nulls(&mut value);
     crate::plan::memory_policy::check_names(&value)?;
     if let Some(process) = part(&mut value, "process") {
-        accept_as_runc(process);
+        accept_as_runc(process)?;
     }
     fill_in(&mut value, "linux", json!({}));
     if let Some(resources) = part(&mut value, "linux").and_then(|linux| part(linux, "resources")) {
@@ -147,7 +147,7 @@ pub fn parse_process(text: &[u8]) -> Result<Process> {
     let mut process: Value = json::read(text).map_err(invalid)?.value;
     json::join_spellings(&mut process);
     drop_nulls(&mut process);
-    accept_as_runc(&mut process);
+    accept_as_runc(&mut process)?;
     Ok(json::read(process.to_string().as_bytes()).map_err(invalid_part)?.value)
 }
 
@@ -213,8 +213,8 @@ const SCHEDULER_FLAGS: [(&str, &str); 2] =
     [("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];
 
 /// Fills in what runc does without and our types insist on, puts their names in the place of the specification's, and
-/// drops capabilities that nobody knows.
-fn accept_as_runc(process: &mut Value) {
+/// drops capabilities that nobody knows. Refuses a limit that nobody knows in runc's words.
+fn accept_as_runc(process: &mut Value) -> Result<()> {
     if let Some(capabilities) = part(process, "capabilities") {
         let unknown = crate::plan::caps::remove_unknown(capabilities);
         if !unknown.is_empty() {
@@ -235,6 +235,17 @@ fn accept_as_runc(process: &mut Value) {
         fill_in(user, "uid", json!(0));
         fill_in(user, "gid", json!(0));
     }
+    let Some(Value::Array(limits)) = part(process, "rlimits") else { return Ok(()) };
+    for limit in limits {
+        fill_in(limit, "type", json!(""));
+        fill_in(limit, "soft", json!(0));
+        fill_in(limit, "hard", json!(0));
+        let name = limit["type"].as_str().unwrap_or_default();
+        if serde_json::from_value::<PosixRlimitType>(json!(name)).is_err() {
+            return Err(Error::invalid(format!("wrong rlimit value: {name}")));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -382,6 +393,18 @@ mod tests {
             let process = parse_process(text.to_string().as_bytes()).unwrap();
             let scheduler = process.scheduler().as_ref().unwrap();
             assert_eq!(scheduler.flags().as_ref().unwrap().len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn limits_of_a_process_are_read_as_by_runc() {
+        let read = |limits: Value| parse_process(json!({"args": ["x"], "rlimits": limits}).to_string().as_bytes());
+        let read = |limits: Value| read(limits).map(|process| process.rlimits().clone().unwrap());
+        let limits = read(json!([{"TYPE": "RLIMIT_CPU", "hard": 7}])).unwrap();
+        assert_eq!((limits[0].typ(), limits[0].soft(), limits[0].hard()), (PosixRlimitType::RlimitCpu, 0, 7));
+        for (kind, words) in [(json!("nofile"), "nofile"), (json!("RLIMIT_FOO"), "RLIMIT_FOO"), (Value::Null, "")] {
+            let err = read(json!([{"type": kind, "soft": 1, "hard": 1}])).unwrap_err();
+            assert_eq!(err.to_string(), format!("wrong rlimit value: {words}"));
         }
     }
 
