@@ -243,7 +243,8 @@ impl Making<'_> {
 /// Says whether something happens outside between init's mounts and its program.
 fn waits_for_outside(plan: &InitPlan) -> bool {
     let notifies = plan.process.seccomp.as_ref().is_some_and(|filter| filter.notify.is_some());
-    plan.pause_for_hooks || notifies || plan.rootfs.mounts.iter().any(|step| step.has_ids_mapped_late())
+    let maps_late = plan.rootfs.mounts.iter().any(|step| step.ids.is_some() && plan.is_source_inside(step));
+    plan.pause_for_hooks || notifies || maps_late
 }
 
 pub(super) fn has_terminal(spec: &Spec) -> bool {

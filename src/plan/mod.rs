@@ -144,6 +144,13 @@ impl InitPlan {
 }
 
 impl InitPlan {
+    /// Says whether only the inside sees what a bind mount's source is: where earlier mounts may lie on it, and in a
+    /// mount namespace of others, as with runc.
+    pub fn is_source_inside(&self, step: &mounts::MountStep) -> bool {
+        let is_covered = matches!(step.action, mounts::MountAction::Bind { inside: Some(_), .. });
+        is_covered || self.namespaces.joins(namespaces::Kind::Mount)
+    }
+
     /// Returns the user that the container's cgroup is given to on v2: whoever its process is in its user namespace, if
     /// it sees nothing but its own cgroup and may write there. An init system in it makes cgroups below.
     pub fn cgroup_owner(&self) -> Option<u32> {

@@ -68,13 +68,6 @@ pub enum MountAction {
     },
 }
 
-impl MountStep {
-    /// Says whether the ids of its files can only be mapped once earlier mounts are there.
-    pub fn has_ids_mapped_late(&self) -> bool {
-        self.ids.is_some() && matches!(self.action, MountAction::Bind { inside: Some(_), .. })
-    }
-}
-
 impl MountAction {
     /// Says whether its root gets the mode of the directory that it is mounted on, if there is one.
     pub fn inherits_mode(&self) -> bool {
