@@ -253,8 +253,8 @@ pub(super) fn has_terminal(spec: &Spec) -> bool {
 
 /// Gives the program a way to say that it is ready, and listens there if it is started at once.
 fn share_notify_socket(config: &mut Config, dir: &StateDir, options: &CreateOptions) -> Result<Option<NotifySocket>> {
+    notify::share(config, dir, options)?;
     let Some(host) = &options.notify_socket else { return Ok(None) };
-    notify::share(config, dir)?;
     if !options.start {
         return Ok(None);
     }

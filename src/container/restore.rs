@@ -16,8 +16,8 @@ use super::streams::{self, Streams};
 use super::tools::Tools;
 use super::work_images::WorkImages;
 use super::{
-    Container, Started, external, hooks, host_streams, inside, mount_points, own_cgroup, own_namespaces, queues,
-    restore_root, restored_cgroups, shm, terminal, trees,
+    Container, Started, external, hooks, host_streams, inside, mount_points, notify, own_cgroup, own_namespaces,
+    queues, restore_root, restored_cgroups, shm, terminal, trees,
 };
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
@@ -72,6 +72,7 @@ pub fn restore(
         move || dir.remove()
     });
     shm::share(&mut config, &dir)?;
+    notify::share(&mut config, &dir, options)?;
     let (cgroup_plan, layout) = own_cgroup::plan(&config.spec, id, options)?;
     let (cgroup, holder) = restored_cgroups::make(cgroup_plan.as_ref(), asked.options.cgroup_mode)?;
     undo.add("cgroup", {
