@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use devices::{DeviceNode, Link};
 use hooks::HookPlan;
 use idmap::IdMaps;
-use mount_options::Propagation;
+use mount_options::{Parameter, Propagation};
 use mounts::{MountContext, MountStep};
 use namespaces::NamespacePlan;
 use oci_spec::runtime::{Hooks, Linux, Root, Spec};
@@ -79,6 +79,8 @@ pub struct RootfsPlan {
     pub readonly_paths: Vec<CString>,
     /// Paths to hide.
     pub masked_paths: Vec<CString>,
+    /// What gives the file system that hides directories the container's SELinux label.
+    pub label: Option<Parameter>,
     /// Whether the root is read-only.
     pub readonly: bool,
     /// How the root becomes `/`.
@@ -190,16 +192,19 @@ pub fn root_path(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
 
 fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_>) -> Result<RootfsPlan> {
     let source = root_path(spec, host.bundle)?;
+    let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
+    let label = label.map(|label| -> Result<_> {
+        let text = |text: &str| cstring(text.as_ref(), "mountLabel");
+        Ok(Parameter { key: text(run_oci::label_option(spec)?)?, value: Some(text(label)?) })
+    });
+    let label = label.transpose()?;
     let context = MountContext {
         bundle: host.bundle,
         rootfs: &source,
         cgroups: host.cgroups,
         in_userns: namespaces.in_userns,
         ids: mount_ids::of_container(linux)?,
-        label: match linux.mount_label().as_deref() {
-            None | Some("") => None,
-            Some(label) => Some((run_oci::label_option(spec)?, label)),
-        },
+        label: label.as_ref(),
     };
     let mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &context)?;
     // A /dev that is bound from the host has its nodes already, and they are not ours to change.
@@ -219,6 +224,7 @@ fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_
         in_userns: namespaces.in_userns,
         readonly_paths: paths(linux.readonly_paths().as_deref(), "readonlyPaths")?,
         masked_paths: paths(linux.masked_paths().as_deref(), "maskedPaths")?,
+        label,
         readonly: spec.root().as_ref().and_then(Root::readonly).unwrap_or(false),
         change: match &host.no_pivot {
             _ if namespaces.host_mounts => RootChange::Chroot,
