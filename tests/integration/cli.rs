@@ -113,6 +113,19 @@ fn root_is_never_the_root_of_the_file_system() {
 }
 
 #[test]
+fn a_default_root_that_nobody_has_made_yet_has_no_containers() {
+    requires!(root);
+    ours_only!("runc before 1.5 fails");
+    let c = Runtime::new(Bundle::sleep());
+    let script = "mount -t tmpfs tmpfs /run; for format in table json; do \"$0\" list --format $format; done; \
+                  \"$0\" list --quiet; \"$0\" delete --force nobody; \"$0\" state nobody";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(Runtime::program());
+    let output = c.output_of(command).exits(1).stderr_contains("container does not exist");
+    assert_eq!(output.stdout, "ID          PID         STATUS      BUNDLE      CREATED     OWNER\nnull\n");
+}
+
+#[test]
 fn a_caller_in_a_user_namespace_has_a_root_of_its_own() {
     requires!(root);
     ours_only!("the directory has our name");
