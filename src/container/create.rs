@@ -7,7 +7,7 @@ use super::state::{self, State, StateDir};
 use super::streams::{self, StreamOptions, Streams};
 use super::{
     Container, NotifySocket, Started, hooks, host_mounts, idmap, net_devices, no_pivot, notify, own_cgroup,
-    own_namespaces, seccomp_agent, shm, spawn, trees,
+    own_namespaces, rdt, seccomp_agent, shm, spawn, trees,
 };
 use crate::cgroup::{Cgroup, Holder};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -100,6 +100,10 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     log::debug!("plan of container {id}: {plan:?}");
 
     let state = first_state(&config, id, &bundle, &cgroup, options)?;
+    undo.add("Intel RDT group", {
+        let rdt = state.rdt.clone();
+        move || rdt.iter().try_for_each(rdt::Rdt::remove)
+    });
     if plan.namespaces.host_mounts {
         let before = host_mounts::Before::look(&state.rootfs)?;
         undo.add("mounts", move || before.take_back());
@@ -149,6 +153,7 @@ impl Making<'_> {
         if let Some(maps) = &plan.id_maps {
             idmap::write(spawned.pid, maps)?;
         }
+        state.rdt.iter().try_for_each(|rdt| rdt.add(spawned.pid))?;
         if let Some(score) = plan.process.oom_score_adj {
             super::write_oom_score(spawned.pid, score)?;
         }
@@ -335,6 +340,7 @@ pub(super) fn first_state(
         owner: nix::unistd::geteuid().as_raw(),
         cgroup: cgroup.clone(),
         no_new_keyring: options.no_new_keyring,
+        rdt: rdt::wanted(spec)?.make(id)?,
     })
 }
 

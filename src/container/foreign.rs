@@ -124,6 +124,7 @@ impl Runc {
             owner,
             cgroup: Cgroup::planned(&plan),
             no_new_keyring: false,
+            rdt: None,
         })
     }
 }
@@ -209,6 +210,7 @@ impl Crun {
             owner,
             cgroup,
             no_new_keyring: false,
+            rdt: None,
         })
     }
 }

@@ -32,6 +32,7 @@ mod own_namespaces;
 mod preflight;
 pub mod progress;
 mod queues;
+pub mod rdt;
 pub mod relay;
 mod restore;
 mod restore_root;

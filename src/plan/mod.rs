@@ -17,6 +17,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod number_list;
 pub mod process;
+pub mod rdt;
 pub mod run_oci;
 pub mod seccomp;
 pub mod step;

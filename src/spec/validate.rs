@@ -34,8 +34,7 @@ pub fn spec(spec: &Spec) -> Result<()> {
         sysctl(key, linux)?;
     }
     hooks(spec)?;
-    net_devices(linux)?;
-    unsupported(linux)
+    net_devices(linux)
 }
 
 fn net_devices(linux: &Linux) -> Result<()> {
@@ -188,15 +187,6 @@ fn sysctl(key: &str, linux: &Linux) -> Result<()> {
         }
         _ => refused("is not in a separate kernel namespace"),
     }
-}
-
-/// Refuses what the specification has and this runtime has not: silence would be a container other than was asked for.
-fn unsupported(linux: &Linux) -> Result<()> {
-    let refuse = |what: &str| Err(Error::invalid(format!("{what} is not supported")));
-    if linux.intel_rdt().is_some() {
-        return refuse("linux.intelRdt");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -84,6 +84,27 @@ fn a_scheduler_that_does_not_go_with_a_cpuset_is_refused() {
 }
 
 #[test]
+fn shares_of_caches_are_refused_where_there_are_none() {
+    requires!(root);
+    ours_only!("runc before 1.4 ignores some of them");
+    if std::path::Path::new("/sys/fs/resctrl").exists() {
+        return;
+    }
+    for (rdt, words) in [
+        (json!({}), "intelRdt is specified in config, but Intel RDT is not enabled"),
+        (json!({"closID": "../x"}), "invalid intelRdt.ClosID \"../x\""),
+        (json!({"l3CacheSchema": "L3:0=f"}), "intelRdt.l3CacheSchema is specified in config, but Intel RDT/CAT is not"),
+        (json!({"memBwSchema": "MB:0=20"}), "intelRdt.memBwSchema is specified in config, but Intel RDT/MBA is not"),
+    ] {
+        refused(Bundle::sleep().with(|config| config["linux"]["intelRdt"] = rdt), words);
+    }
+    let c = Bundle::sleep().create();
+    let update = |option: &str| c.cmd(&["update", option, "X:0=1", c.id()]).exits(1);
+    update("--l3-cache-schema").stderr_contains("Intel RDT/CAT: l3 cache schema is not enabled");
+    update("--mem-bw-schema").stderr_contains("Intel RDT/MBA: memory bandwidth schema is not enabled");
+}
+
+#[test]
 fn somebody_who_is_not_root_needs_a_user_namespace() {
     requires!(root);
     let bundle = Bundle::sleep();
