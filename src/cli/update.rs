@@ -108,7 +108,7 @@ fn read(path: &Path) -> Result<Value> {
     if path == Path::new("-") {
         std::io::stdin().read_to_end(&mut text).context("read resources from stdin")?;
     } else {
-        text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        text = stasis::Context::context(std::fs::read(path), || format!("open {}", path.display()))?;
     }
     Ok(stasis::spec::json::read(&text).context("parse resources")?.value)
 }
@@ -197,6 +197,6 @@ mod tests {
         let shares = UpdateArgs { cpu_share: Some("-2".to_owned()), ..UpdateArgs::default() };
         assert_eq!(wrong(shares), "invalid value for cpu-share: \"-2\" is no number");
         let memory = UpdateArgs { memory: Some("1x".to_owned()), ..UpdateArgs::default() };
-        assert_eq!(wrong(memory), "invalid value for memory: invalid size");
+        assert_eq!(wrong(memory), "invalid value for memory: invalid size: '1x'");
     }
 }

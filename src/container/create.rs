@@ -65,7 +65,7 @@ pub struct CreateOptions {
 /// Creates the container `id`, whose state is kept below `root`. Whatever was made is removed again if it fails.
 pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Container, Started)> {
     spec::validate::id(id)?;
-    let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("bundle {}", options.bundle.display()))?;
+    let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("chdir {}", options.bundle.display()))?;
     let mut config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
     own_namespaces::leave_out(&mut config)?;
     add_environment(&mut config.spec, &options.env);

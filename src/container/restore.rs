@@ -54,7 +54,7 @@ pub fn restore(
     tell: Listener<'_>,
 ) -> Result<(Container, Started)> {
     spec::validate::id(id)?;
-    let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("bundle {}", options.bundle.display()))?;
+    let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("chdir {}", options.bundle.display()))?;
     let mut config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
     own_namespaces::leave_out(&mut config)?;
     spec::validate::spec(&config.spec)?;

@@ -187,7 +187,7 @@ fn name(value: Option<&str>, place: &str) -> Result<Option<CString>> {
 
 /// Returns where the root of a container is on the host.
 pub fn root_path(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
-    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("Root must be specified"))?;
+    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("root must be specified"))?;
     Ok(bundle.join(root.path()))
 }
 

@@ -3,6 +3,7 @@
 //! Reading and refusing happen here and nowhere else: what [`validate`] let through is not checked again.
 
 pub mod json;
+mod names;
 pub mod rootless;
 pub mod template;
 pub mod validate;
@@ -10,7 +11,7 @@ pub mod validate;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::run_oci;
 use json::Read;
-use oci_spec::runtime::{LinuxNamespace, LinuxResources, Mount, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxResources, Mount, Process, Spec};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -106,11 +107,13 @@ fn parse_text(text: Vec<u8>) -> Result<Config> {
     drop_nulls(&mut value);
     crate::plan::memory_policy::check_names(&value)?;
     if let Some(process) = part(&mut value, "process") {
-        accept_as_runc(process)?;
+        accept_as_runc(process);
+        names::check_process(process)?;
     }
     fill_in(&mut value, "linux", json!({}));
-    if let Some(resources) = part(&mut value, "linux").and_then(|linux| part(linux, "resources")) {
-        drop_unlimited(resources);
+    if let Some(linux) = part(&mut value, "linux") {
+        names::check_linux(linux)?;
+        part(linux, "resources").map(drop_unlimited);
     }
     // An empty profile is none.
     if let Some(Value::Object(linux)) = part(&mut value, "linux") {
@@ -147,7 +150,8 @@ pub fn parse_process(text: &[u8]) -> Result<Process> {
     let mut process: Value = json::read(text).map_err(invalid)?.value;
     json::join_spellings(&mut process);
     drop_nulls(&mut process);
-    accept_as_runc(&mut process)?;
+    accept_as_runc(&mut process);
+    names::check_process(&process)?;
     Ok(json::read(process.to_string().as_bytes()).map_err(invalid_part)?.value)
 }
 
@@ -213,8 +217,8 @@ const SCHEDULER_FLAGS: [(&str, &str); 2] =
     [("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];
 
 /// Fills in what runc does without and our types insist on, puts their names in the place of the specification's, and
-/// drops capabilities that nobody knows. Refuses a limit that nobody knows in runc's words.
-fn accept_as_runc(process: &mut Value) -> Result<()> {
+/// drops capabilities that nobody knows.
+fn accept_as_runc(process: &mut Value) {
     if let Some(capabilities) = part(process, "capabilities") {
         let unknown = crate::plan::caps::remove_unknown(capabilities);
         if !unknown.is_empty() {
@@ -235,17 +239,11 @@ fn accept_as_runc(process: &mut Value) -> Result<()> {
         fill_in(user, "uid", json!(0));
         fill_in(user, "gid", json!(0));
     }
-    let Some(Value::Array(limits)) = part(process, "rlimits") else { return Ok(()) };
-    for limit in limits {
+    for limit in part(process, "rlimits").and_then(Value::as_array_mut).into_iter().flatten() {
         fill_in(limit, "type", json!(""));
         fill_in(limit, "soft", json!(0));
         fill_in(limit, "hard", json!(0));
-        let name = limit["type"].as_str().unwrap_or_default();
-        if serde_json::from_value::<PosixRlimitType>(json!(name)).is_err() {
-            return Err(Error::invalid(format!("wrong rlimit value: {name}")));
-        }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -401,7 +399,7 @@ mod tests {
         let read = |limits: Value| parse_process(json!({"args": ["x"], "rlimits": limits}).to_string().as_bytes());
         let read = |limits: Value| read(limits).map(|process| process.rlimits().clone().unwrap());
         let limits = read(json!([{"TYPE": "RLIMIT_CPU", "hard": 7}])).unwrap();
-        assert_eq!((limits[0].typ(), limits[0].soft(), limits[0].hard()), (PosixRlimitType::RlimitCpu, 0, 7));
+        assert_eq!((limits[0].soft(), limits[0].hard()), (0, 7));
         for (kind, words) in [(json!("nofile"), "nofile"), (json!("RLIMIT_FOO"), "RLIMIT_FOO"), (Value::Null, "")] {
             let err = read(json!([{"type": kind, "soft": 1, "hard": 1}])).unwrap_err();
             assert_eq!(err.to_string(), format!("wrong rlimit value: {words}"));

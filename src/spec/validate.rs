@@ -22,7 +22,7 @@ pub fn id(id: &str) -> Result<()> {
 pub fn spec(spec: &Spec) -> Result<()> {
     version(spec.version())?;
     process(spec.process().as_ref().ok_or_else(|| Error::invalid("process property must not be empty"))?)?;
-    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("Root must be specified"))?;
+    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("root must be specified"))?;
     if root.path().as_os_str().is_empty() {
         return Err(Error::invalid("root path must not be empty"));
     }

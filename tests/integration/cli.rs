@@ -290,7 +290,11 @@ fn failures_of_exec_have_a_code_of_their_own() {
     let c = Bundle::sleep().start();
     c.cmd(&["exec", "nope", "ls"]).exits(255).stderr_contains("exec failed: container does not exist");
     c.exec(&["nope"]).exits(255).stderr_contains("executable file not found in $PATH");
-    c.exec_with(&["--user", "x"], &["true"]).exits(255).stderr_contains("parsing x as int for uid failed");
+    c.exec_with(&["--user", "x"], &["true"]).exits(255).stderr_contains_any(&[
+        "bad uid: strconv.Atoi: parsing",
+        // Before 1.2.
+        "parsing x as int for uid failed",
+    ]);
     c.exec_sh("exit 42").exits(42);
     c.exec_sh("kill -USR1 $$").exits(128 + 10);
 }

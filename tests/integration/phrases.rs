@@ -2,7 +2,7 @@
 
 use crate::support::{Bundle, Runtime};
 use crate::{ours_only, requires};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
@@ -81,6 +81,59 @@ fn a_scheduler_that_does_not_go_with_a_cpuset_is_refused() {
     let nice =
         Bundle::sleep().with(|config| config["process"]["scheduler"] = json!({"policy": "SCHED_OTHER", "nice": 20}));
     refused(nice, "invalid scheduler.nice: 20");
+}
+
+#[test]
+fn names_that_nobody_knows_are_refused_in_runcs_words() {
+    requires!(root);
+    ours_only!("runc 1.1 knows no scheduler, and runs without an unknown flag");
+    let seccomp = |key: &str, value: Value| json!({"defaultAction": "SCMP_ACT_ALLOW", key: value});
+    for (part, key, value, words) in [
+        ("process", "rlimits", json!([{"type": "RLIMIT_FOO", "soft": 1, "hard": 1}]), "wrong rlimit value: RLIMIT_FOO"),
+        ("process", "scheduler", json!({"policy": "SCHED_FOO"}), "invalid scheduler policy: SCHED_FOO"),
+        ("process", "ioPriority", json!({"class": "FOO", "priority": 1}), "invalid ioPriority.Class: \"FOO\""),
+        ("linux", "personality", json!({"domain": "FOO"}), "invalid personality domain FOO"),
+        ("linux", "seccomp", seccomp("architectures", json!(["FOO"])), "string FOO is not a valid arch for seccomp"),
+        ("linux", "seccomp", seccomp("flags", json!(["FOO"])), "seccomp flag FOO is not known to runc"),
+    ] {
+        refused(Bundle::sleep().with(|config| config[part][key] = value), words);
+    }
+    refused(
+        Bundle::sleep().with(|config| drop(config.as_object_mut().unwrap().remove("root"))),
+        "root must be specified",
+    );
+    if !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        let words = "selinux label is specified in config, but selinux is disabled or not supported";
+        refused(Bundle::sleep().with(|config| config["process"]["selinuxLabel"] = json!("a_label")), words);
+    }
+}
+
+#[test]
+fn what_fails_is_said_to_be_init_of_init_alone() {
+    requires!(root);
+    ours_only!("runc before 1.2 makes no difference");
+    refused(
+        Bundle::new(&["nosuch"]),
+        "create failed: unable to start container process: error during container init: exec: \"nosuch\": ",
+    );
+    let c = Bundle::sleep().create();
+    let failed = |options: &[&str], args: &[&str], words: &str| {
+        let said = c.exec_with(options, args).exits(255).stderr.replace("\\\"", "\"");
+        assert!(said.contains(&format!("msg=\"exec failed: {words}")), "no {words:?} in {said}");
+    };
+    failed(&[], &["nosuch"], "unable to start container process: exec: \"nosuch\": executable file not found in $PATH");
+    failed(
+        &["--cwd", "/nope"],
+        &["true"],
+        "unable to start container process: chdir to cwd (\"/nope\") set in config.json",
+    );
+    failed(&["--process", "/nope"], &[], "open /nope: no such file or directory");
+    failed(&["--user", "x"], &["true"], "bad uid: strconv.Atoi: parsing \"x\": invalid syntax");
+    let said = c.cmd(&["update", "--resources", "/nope", c.id()]).exits(1);
+    said.stderr_contains("msg=\"open /nope: no such file or directory\"");
+    c.cmd(&["update", "--memory", "zz", c.id()])
+        .exits(1)
+        .stderr_contains("invalid value for memory: invalid size: 'zz'");
 }
 
 #[test]
