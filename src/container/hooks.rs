@@ -96,7 +96,7 @@ fn run_one(hook: &Hook, state: &State, status: &str) -> Result<()> {
     }
     command.stdin(stdin).stdout(copy(&stdout)?).stderr(copy(&stderr)?);
     signal::unblock_in(&mut command);
-    let mut child = command.spawn().context(|| format!("run {}", hook.path().display()))?;
+    let mut child = command.spawn().context(|| format!("fork/exec {}", hook.path().display()))?;
     let status = wait(&mut child, hook.timeout().filter(|&seconds| seconds > 0))?;
     if status.success() {
         return Ok(());

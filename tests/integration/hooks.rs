@@ -143,6 +143,21 @@ fn a_hook_outside_without_an_environment_has_the_runtimes() {
 }
 
 #[test]
+fn a_hook_that_cannot_be_executed_is_told_with_its_path() {
+    requires!(root);
+    ours_only!("runc 1.1 runs poststart hooks at create");
+    for kind in ["createRuntime", "createContainer", "startContainer", "poststart"] {
+        for (path, why) in [("/nope", "no such file or directory"), ("/etc/passwd", "permission denied")] {
+            let c = Runtime::new(Bundle::sleep().with(|config| config["hooks"] = json!({kind: [{"path": path}]})));
+            let output = c.run();
+            let words = format!("error running {kind} hook #0: fork/exec {path}: {why}");
+            output.fails().stderr_contains(&words);
+            c.leaves_nothing();
+        }
+    }
+}
+
+#[test]
 fn a_hook_need_not_read_its_input() {
     requires!(root);
     let many: Vec<_> = (0..20_000).map(|n| format!("annotation-{n}")).collect();
