@@ -83,6 +83,12 @@ impl Wanted {
 }
 
 impl Rdt {
+    /// Returns what another runtime has noted.
+    pub fn of_another(class: PathBuf, monitor: Option<PathBuf>, is_own: bool) -> Self {
+        let root = class.parent().unwrap_or(&class).to_owned();
+        Self { root, class, is_own, monitor }
+    }
+
     fn fill(&self, plan: &RdtPlan) -> Result<()> {
         if plan.class.is_some() && plan.schemata.is_empty() {
             std::fs::metadata(&self.class).context(|| {
@@ -127,6 +133,11 @@ impl Rdt {
         let groups = [Some(&self.class), self.monitor.as_ref()];
         let mut added = groups.into_iter().flatten().map(|group| self.write(&group.join("tasks"), &pid.to_string()));
         added.try_for_each(|added| added).context(|| format!("error adding pid {pid} to Intel RDT"))
+    }
+
+    /// Puts one more process of the container in it, unless others have taken it away, as with runc.
+    pub fn add_beside(&self, pid: i32) -> Result<()> {
+        if self.class.is_dir() { self.add(pid) } else { Ok(()) }
     }
 
     /// Puts a container that runs already in it, its init and whoever is in its cgroup.

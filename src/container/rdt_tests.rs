@@ -58,6 +58,8 @@ fn a_class_of_its_own_goes_with_the_container() {
     rdt.remove().unwrap();
     assert!(!class.exists());
     rdt.remove().unwrap();
+    rdt.add_beside(7).unwrap();
+    assert!(!class.exists());
 }
 
 #[test]
