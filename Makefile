@@ -31,14 +31,16 @@ help: ## print this list
 build: ## build the static release binary
 	$(CARGO) build --release --locked
 
-install: build ## install the binary, its man pages and bash's completion (PREFIX, DESTDIR)
+install: build ## install the binary, its man pages and completions (PREFIX, DESTDIR)
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/stasis
 	for page in man/*.8; do \
 		[ ! -e "$$page" ] || install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 "$$page"; \
 	done
 	install -D -m 644 completions/stasis.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/stasis
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions completions/_stasis
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/stasis.fish
 
-generate: ## write what is kept in the tree and follows from the command line's definition: bash's completion
+generate: ## write what is kept in the tree and follows from the command line's definition: the completions of bash, zsh and fish
 	$(CARGO) test --locked --bin stasis -- --ignored generated
 
 test: export STRICT = 1

@@ -17,7 +17,13 @@ _stasis() {
         --root=*) root=(--root "${word#*=}") ;;
         --bundle|--config|--console-socket|--cwd|--external-tmpfs|--file|--image-path|--log|--parent-path|--pid-file|--pidfd-socket|--process|--resources|--root|--work-path|-b|-p) expected=path ;;
         --additional-gids|--apparmor|--blkio-weight|--cap|--cgroup|--cgroup-manager|--cpu-burst|--cpu-idle|--cpu-period|--cpu-quota|--cpu-rt-period|--cpu-rt-runtime|--cpu-share|--cpuset-cpus|--cpuset-mems|--empty-ns|--env|--format|--ghost-limit|--interval|--ipc|--l3-cache-schema|--log-format|--log-level|--lsm-mount-context|--lsm-profile|--manage-cgroups-mode|--mem-bw-schema|--memory|--memory-reservation|--memory-swap|--network-lock|--page-server|--pids-limit|--preserve-fds|--process-label|--progress|--shm-policy|--shm-size|--status-fd|--user|-c|-e|-g|-u) expected=value ;;
-        -*) ;;
+        -*)
+            # What means one thing to some verbs and another to others.
+            case "$verb $word" in
+            'create -f'|'restore -f'|'run -f'|'spec -f'|'update -r') expected=path ;;
+            'stasis --rootless'|'inspect-image -f'|'list -f'|'ps -f') expected=value ;;
+            esac
+            ;;
         *) verb=${verb:-$word} ;;
         esac
     done

@@ -11,7 +11,7 @@ install_packages strace busybox-static libseccomp-dev pkg-config
 mkdir -p "$dir"
 for peer in crun:usr/bin/crun runc:usr/sbin/runc; do
     name=${peer%%:*}
-    [ -e "$dir/$name" ] || program_from_sid "$dir/sid-$name" "${peer#*:}" "$name"
+    [ -e "$dir/sid-$name/${peer#*:}" ] || program_from_sid "$dir/sid-$name" "${peer#*:}" "$name"
     ln -sfn "sid-$name/${peer#*:}" "$dir/$name"
 done
 if [ ! -e "$dir/youki" ]; then

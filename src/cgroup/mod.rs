@@ -88,7 +88,7 @@ pub struct Cgroup {
     lenient: bool,
     /// A rootless runtime made it, whose later commands may be where they cannot put processes from.
     #[serde(default)]
-    rootless: bool,
+    pub(crate) rootless: bool,
     /// The directories were made just now, so that nothing needs to be asked about what is in them.
     #[serde(skip)]
     fresh: bool,
@@ -150,34 +150,37 @@ impl Cgroup {
         Ok(entry)
     }
 
-    /// Returns the cgroup that a process of the container is in now, if it is this one or below it.
+    /// Returns where one more process of the container is put, whose init is `pid`: here if it can be.
     ///
-    /// A container that makes cgroups of its own on v2 may have enabled controllers in this one,
-    /// which can then have no processes (EBUSY): one more process is put beside its init instead,
-    /// as runc does.
+    /// A container that makes cgroups of its own on v2 may have enabled controllers in this one, which can then have no
+    /// processes (EBUSY), or have moved to another and left this one to be removed: it is put beside init then.
     pub fn beside(&self, pid: i32) -> Result<Self> {
-        let name = format!("/proc/{pid}/cgroup");
-        let where_it_is = OwnCgroup::parse(&std::fs::read_to_string(&name).context(|| format!("read {name}"))?)?;
         let mut beside = self.clone();
         for directory in beside.directories.iter_mut().filter(|directory| directory.version == Version::V2) {
-            let below = where_it_is.path("").and_then(|path| path.strip_prefix("/").ok());
-            match below.map(|below| directory.mount.join(below)).filter(|path| path.starts_with(&directory.path)) {
-                Some(path) => directory.path = path,
-                None => {
-                    return Err(Error::other(format!("process {pid} has left the container's cgroup")));
-                }
+            let enabled = file::read(&directory.path.join("cgroup.subtree_control"));
+            if enabled.is_ok_and(|controllers| controllers.trim().is_empty()) {
+                continue;
+            }
+            let name = format!("/proc/{pid}/cgroup");
+            let where_it_is = OwnCgroup::parse(&std::fs::read_to_string(&name).context(|| format!("read {name}"))?)?;
+            if let Some(below) = where_it_is.path("").and_then(|path| path.strip_prefix("/").ok()) {
+                directory.path = directory.mount.join(below);
             }
         }
         Ok(beside)
     }
 
-    /// Returns a cgroup below this one: in the hierarchies of the named controllers, or in all.
+    /// Returns a cgroup below this one: in the hierarchies of the named controllers, or in all. By its words alone, as in runc.
     pub fn below(&self, controllers: Option<&[&str]>, path: &Path) -> Result<Self> {
-        let relative = path.strip_prefix("/").unwrap_or(path);
-        if relative.components().any(|component| !matches!(component, Component::Normal(_) | Component::CurDir)) {
+        let relative = path.components().try_fold(PathBuf::new(), |mut below, component| match component {
+            Component::Normal(name) => Some(below.join(name)),
+            Component::ParentDir => below.pop().then_some(below),
+            _ => Some(below),
+        });
+        let relative = relative.ok_or_else(|| {
             // The words of runc 1.5, and those of older ones.
-            return Err(Error::invalid(format!("bad sub cgroup path: {} is not a sub cgroup path", path.display())));
-        }
+            Error::invalid(format!("bad sub cgroup path: {} is not a sub cgroup path", path.display()))
+        })?;
         let mut below = self.clone();
         for name in controllers.unwrap_or_default() {
             if below.directory(name).is_none() {
@@ -187,7 +190,7 @@ impl Cgroup {
         for directory in &mut below.directories {
             let is_named = |name: &&str| directory.controllers.iter().any(|controller| controller == name);
             if controllers.is_none_or(|names| names.iter().any(is_named)) {
-                directory.path.push(relative);
+                directory.path.push(&relative);
             }
         }
         Ok(below)

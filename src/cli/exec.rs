@@ -113,7 +113,7 @@ fn execute(args: ExecArgs, global: &Global) -> Result<u8> {
 }
 
 fn read(path: &Path) -> Result<Process> {
-    let text = std::fs::read(path).with_context(|| format!("open {}", path.display()))?;
+    let text = stasis::Context::context(std::fs::read(path), || format!("open {}", path.display()))?;
     stasis::spec::parse_process(&text).with_context(|| format!("parse {}", path.display()))
 }
 
@@ -161,7 +161,11 @@ fn ids(user: &str) -> Result<(u32, Option<u32>)> {
         Some((uid, gid)) => (uid, Some(gid)),
         None => (user, None),
     };
-    let number = |text: &str, what| text.parse().with_context(|| format!("parsing {text} as int for {what} failed"));
+    // The words are Go's.
+    let number = |text: &str, what| match text.parse() {
+        Ok(number) => Ok(number),
+        Err(_) => bail!("bad {what}: strconv.Atoi: parsing {text:?}: invalid syntax"),
+    };
     Ok((number(uid, "uid")?, gid.map(|gid| number(gid, "gid")).transpose()?))
 }
 

@@ -48,8 +48,8 @@ fn capabilities_are_added_where_they_have_an_effect() {
 fn users_are_numbers() {
     assert_eq!(ids("7").unwrap(), (7, None));
     assert_eq!(ids("7:8").unwrap(), (7, Some(8)));
-    for (user, text) in [("x", "parsing x as int for uid failed"), ("7:", "parsing  as int for gid failed")] {
-        assert_eq!(ids(user).unwrap_err().to_string(), text);
+    for (user, text) in [("x", "bad uid: strconv.Atoi: parsing \"x\""), ("7:", "bad gid: strconv.Atoi: parsing \"\"")] {
+        assert_eq!(ids(user).unwrap_err().to_string(), format!("{text}: invalid syntax"));
     }
 }
 

@@ -4,13 +4,14 @@ use super::{Global, matching, root};
 use anyhow::{Result, bail};
 use clap::Args;
 use nix::sys::signal::Signal;
+use stasis::ErrorKind;
 use stasis::container::Container;
 
 /// Arguments of `kill`.
 #[derive(Args, Debug)]
 #[command(after_help = "The signal is a number or a name, with or without SIG, in any case.")]
 pub struct KillArgs {
-    /// send the specified signal to all processes inside the container
+    /// succeed too when the container is not running
     #[arg(long, short)]
     pub all: bool,
     /// take the name for a regular expression, and kill every container that it finds
@@ -29,7 +30,10 @@ pub fn run(args: &KillArgs, global: &Global) -> Result<u8> {
     let root = root::select(global)?;
     let kill = |id: &str| -> Result<()> {
         let container = Container::find(&root.path, id)?;
-        Ok(container.kill(number(args.signal.as_deref().unwrap_or("SIGTERM"))?, args.all)?)
+        match container.kill(number(args.signal.as_deref().unwrap_or("SIGTERM"))?) {
+            Err(err) if args.all && err.kind() == ErrorKind::WrongStatus => Ok(()),
+            sent => Ok(sent?),
+        }
     };
     if args.regex {
         matching::each(&root, &args.id, kill)?

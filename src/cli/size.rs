@@ -12,11 +12,11 @@ pub fn parse(text: &str) -> Result<u64> {
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
         "t" | "tb" | "tib" => 40,
-        _ => bail!("invalid size"),
+        _ => bail!("invalid size: '{text}'"),
     };
     match scaled(number, shift) {
         Some(bytes) => Ok(bytes),
-        None => bail!("invalid size"),
+        None => bail!("invalid size: '{text}'"),
     }
 }
 

@@ -4,7 +4,8 @@ use super::{Global, root, size};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use stasis::container::Container;
+use stasis::container::{Container, rdt};
+use stasis::plan::rdt::{L3, MB};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -82,16 +83,21 @@ pub struct UpdateArgs {
 
 /// Changes limits of a container.
 pub fn run(args: &UpdateArgs, global: &Global) -> Result<u8> {
-    let container = Container::load(&root::select(global)?.path, &args.id)?;
+    let mut container = Container::load(&root::select(global)?.path, &args.id)?;
     let change = match &args.resources {
         Some(path) => read(path)?,
         None => change(args)?,
     };
-    if args.l3_cache_schema.is_some() {
+    let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (l3_cache, bandwidth) = (given(&args.l3_cache_schema), given(&args.mem_bw_schema));
+    if l3_cache.is_some() && !rdt::can_share(L3)? {
         bail!("Intel RDT/CAT: l3 cache schema is not enabled");
     }
-    if args.mem_bw_schema.is_some() {
+    if bandwidth.is_some() && !rdt::can_share(MB)? {
         bail!("Intel RDT/MBA: memory bandwidth schema is not enabled");
+    }
+    if l3_cache.is_some() || bandwidth.is_some() {
+        container.share(l3_cache, bandwidth)?;
     }
     container.update(change)?;
     Ok(0)
@@ -102,7 +108,7 @@ fn read(path: &Path) -> Result<Value> {
     if path == Path::new("-") {
         std::io::stdin().read_to_end(&mut text).context("read resources from stdin")?;
     } else {
-        text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        text = stasis::Context::context(std::fs::read(path), || format!("open {}", path.display()))?;
     }
     Ok(stasis::spec::json::read(&text).context("parse resources")?.value)
 }
@@ -191,6 +197,6 @@ mod tests {
         let shares = UpdateArgs { cpu_share: Some("-2".to_owned()), ..UpdateArgs::default() };
         assert_eq!(wrong(shares), "invalid value for cpu-share: \"-2\" is no number");
         let memory = UpdateArgs { memory: Some("1x".to_owned()), ..UpdateArgs::default() };
-        assert_eq!(wrong(memory), "invalid value for memory: invalid size");
+        assert_eq!(wrong(memory), "invalid value for memory: invalid size: '1x'");
     }
 }

@@ -7,7 +7,7 @@ use super::state::{self, State, StateDir};
 use super::streams::{self, StreamOptions, Streams};
 use super::{
     Container, NotifySocket, Started, hooks, host_mounts, idmap, net_devices, no_pivot, notify, own_cgroup,
-    own_namespaces, seccomp_agent, shm, spawn, trees,
+    own_namespaces, rdt, seccomp_agent, shm, spawn, trees,
 };
 use crate::cgroup::{Cgroup, Holder};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -65,7 +65,7 @@ pub struct CreateOptions {
 /// Creates the container `id`, whose state is kept below `root`. Whatever was made is removed again if it fails.
 pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Container, Started)> {
     spec::validate::id(id)?;
-    let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("bundle {}", options.bundle.display()))?;
+    let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("chdir {}", options.bundle.display()))?;
     let mut config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
     own_namespaces::leave_out(&mut config)?;
     add_environment(&mut config.spec, &options.env);
@@ -100,6 +100,10 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     log::debug!("plan of container {id}: {plan:?}");
 
     let state = first_state(&config, id, &bundle, &cgroup, options)?;
+    undo.add("Intel RDT group", {
+        let rdt = state.rdt.clone();
+        move || rdt.iter().try_for_each(rdt::Rdt::remove)
+    });
     if plan.namespaces.host_mounts {
         let before = host_mounts::Before::look(&state.rootfs)?;
         undo.add("mounts", move || before.take_back());
@@ -149,6 +153,7 @@ impl Making<'_> {
         if let Some(maps) = &plan.id_maps {
             idmap::write(spawned.pid, maps)?;
         }
+        state.rdt.iter().try_for_each(|rdt| rdt.add(spawned.pid))?;
         if let Some(score) = plan.process.oom_score_adj {
             super::write_oom_score(spawned.pid, score)?;
         }
@@ -243,7 +248,8 @@ impl Making<'_> {
 /// Says whether something happens outside between init's mounts and its program.
 fn waits_for_outside(plan: &InitPlan) -> bool {
     let notifies = plan.process.seccomp.as_ref().is_some_and(|filter| filter.notify.is_some());
-    plan.pause_for_hooks || notifies || plan.rootfs.mounts.iter().any(|step| step.has_ids_mapped_late())
+    let maps_late = plan.rootfs.mounts.iter().any(|step| step.ids.is_some() && plan.is_source_inside(step));
+    plan.pause_for_hooks || notifies || maps_late
 }
 
 pub(super) fn has_terminal(spec: &Spec) -> bool {
@@ -252,8 +258,8 @@ pub(super) fn has_terminal(spec: &Spec) -> bool {
 
 /// Gives the program a way to say that it is ready, and listens there if it is started at once.
 fn share_notify_socket(config: &mut Config, dir: &StateDir, options: &CreateOptions) -> Result<Option<NotifySocket>> {
+    notify::share(config, dir, options)?;
     let Some(host) = &options.notify_socket else { return Ok(None) };
-    notify::share(config, dir)?;
     if !options.start {
         return Ok(None);
     }
@@ -334,6 +340,7 @@ pub(super) fn first_state(
         owner: nix::unistd::geteuid().as_raw(),
         cgroup: cgroup.clone(),
         no_new_keyring: options.no_new_keyring,
+        rdt: rdt::wanted(spec)?.make(id)?,
     })
 }
 

@@ -1,6 +1,7 @@
 //! delete: everything that is left of a container.
 
 use super::own_cgroup;
+use super::rdt::Rdt;
 use super::state::StateDir;
 use super::{Container, CreateOptions, Status, hooks};
 use crate::cgroup::Cgroup;
@@ -48,7 +49,7 @@ impl Container {
     /// Kills init and waits for its end.
     fn end(&self) -> Result<()> {
         let Some(init) = self.init()? else { return Ok(()) };
-        self.kill(libc::SIGKILL, false).or_else(|err| match err.kind() {
+        self.kill(libc::SIGKILL).or_else(|err| match err.kind() {
             // It ended by itself in the meantime.
             ErrorKind::WrongStatus => Ok(()),
             _ => Err(err),
@@ -67,6 +68,8 @@ impl Container {
             cgroup.kill(libc::SIGKILL)?;
         }
         cgroup.remove().map_err(|err| err.context("unable to remove container's cgroup"))?;
+        let rdt = self.state.rdt.iter().try_for_each(Rdt::remove);
+        rdt.map_err(|err| err.context("unable to remove container's IntelRDT group"))?;
         // A configuration that cannot be read any more has no hooks to run.
         let hooks = self.spec().ok().and_then(|spec| spec.hooks().clone());
         self.dir.remove().map_err(|err| err.context("unable to remove container state dir"))?;

@@ -22,7 +22,7 @@ impl Container {
     pub fn stats(&self) -> Result<Value> {
         match self.status()? {
             Status::Stopped => Err(self.not_running()),
-            _ => Ok(self.state.cgroup.stats()),
+            _ => Ok(self.used()),
         }
     }
 
@@ -59,9 +59,17 @@ impl Container {
             }
             if Instant::now() >= next {
                 next = Instant::now() + interval;
-                tell(Event::Stats(self.state.cgroup.stats()))?;
+                tell(Event::Stats(self.used()))?;
             }
         }
+    }
+
+    fn used(&self) -> Value {
+        let mut stats = self.state.cgroup.stats();
+        if let Some(rdt) = &self.state.rdt {
+            stats["intel_rdt"] = rdt.stats();
+        }
+        stats
     }
 
     fn not_running(&self) -> Error {

@@ -7,10 +7,12 @@ use super::streams::{self, StreamOptions, Streams};
 use super::{Container, Started, Status, external, spawn};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::plan::cgroup::Version;
 use crate::plan::namespaces::{Kind, Namespace, NamespacePlan, of};
 use crate::plan::process::{ProcessPlan, Surroundings};
 use crate::plan::{self, InitPlan, run_oci};
 use crate::spec;
+use crate::sys::Errno;
 use nix::sys::stat::stat;
 use oci_spec::runtime::Process;
 use std::ffi::CString;
@@ -73,9 +75,10 @@ impl Container {
         }
         (descriptors.cgroup, descriptors.cgroup_tasks) = (entry.clone_into, entry.tasks);
         descriptors.may_stay = entry.may_stay;
-        let spawned = spawn::exec(&mut plan, descriptors, handshake)?;
+        let spawned = spawn::exec(&mut plan, descriptors, handshake).map_err(|err| name_cgroup(err, cgroup))?;
         let mut undo = Rollback::default();
         undo.add("process", || spawned.kill());
+        self.state.rdt.iter().try_for_each(|rdt| rdt.add_beside(spawned.pid))?;
         if let Some(score) = plan.process.oom_score_adj {
             super::write_oom_score(spawned.pid, score)?;
         }
@@ -136,7 +139,7 @@ impl Container {
     fn cgroup_for(&self, options: &ExecOptions) -> Result<Cgroup> {
         let mut cgroup = self.state.cgroup.clone();
         if options.cgroups.is_empty() {
-            return if cgroup.exists() { cgroup.beside(self.state.pid) } else { Ok(cgroup) };
+            return cgroup.beside(self.state.pid);
         }
         for (controllers, path) in &options.cgroups {
             let names: Option<Vec<&str>> = controllers.as_ref().map(|names| names.iter().map(String::as_str).collect());
@@ -147,6 +150,18 @@ impl Container {
 
     fn root(&self) -> &Path {
         self.dir.path().parent().unwrap_or(Path::new("/"))
+    }
+}
+
+/// Names the cgroup of a process that could not be made: only one on v2 whose controllers are enabled below is too busy.
+fn name_cgroup(err: Error, cgroup: &Cgroup) -> Error {
+    let v2 = cgroup.directories().iter().find(|directory| directory.version == Version::V2);
+    match (err.kind(), v2) {
+        (ErrorKind::System(errno @ Errno::EBUSY), Some(directory)) => {
+            let file = directory.path.join("cgroup.procs");
+            Error::system(format!("error adding pid of a process to cgroups: write 0 to {}", file.display()), errno)
+        }
+        _ => err,
     }
 }
 

@@ -4,6 +4,7 @@
 //! engines share a root among several runtimes. The notes are nobody's interface, and change: only what is needed is
 //! read, and what cannot be read is a stranger's.
 
+use super::rdt::Rdt;
 use super::state::{self, State, StateDir};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
@@ -52,6 +53,10 @@ struct Runc {
     created: String,
     config: RuncConfig,
     cgroup_paths: Option<BTreeMap<String, PathBuf>>,
+    #[serde(default)]
+    intel_rdt_path: PathBuf,
+    #[serde(default)]
+    intel_rdt_mon_path: PathBuf,
 }
 
 /// What runc has made of config.json (libcontainer's `Config`).
@@ -64,6 +69,13 @@ struct RuncConfig {
     cgroups: RuncCgroup,
     #[serde(default, rename = "Hooks")]
     hooks: Option<BTreeMap<String, Option<Vec<RuncHook>>>>,
+    intel_rdt: Option<RuncRdt>,
+}
+
+#[derive(Deserialize)]
+struct RuncRdt {
+    #[serde(default, rename = "closID")]
+    class: String,
 }
 
 #[derive(Deserialize)]
@@ -124,7 +136,15 @@ impl Runc {
             owner,
             cgroup: Cgroup::planned(&plan),
             no_new_keyring: false,
+            rdt: self.rdt(),
         })
+    }
+
+    /// Returns its part of Intel RDT, of which only that goes with it which it has made.
+    fn rdt(&self) -> Option<Rdt> {
+        let given = |path: &Path| Some(path.to_owned()).filter(|path| path.is_absolute());
+        let rdt = self.config.intel_rdt.as_ref()?;
+        Some(Rdt::of_another(given(&self.intel_rdt_path)?, given(&self.intel_rdt_mon_path), rdt.class.is_empty()))
     }
 }
 
@@ -209,6 +229,7 @@ impl Crun {
             owner,
             cgroup,
             no_new_keyring: false,
+            rdt: None,
         })
     }
 }
@@ -221,4 +242,27 @@ fn cgroup_plan(path: &Path) -> Result<CgroupPlan> {
 
 fn unit(name: String, is_user: bool) -> Unit {
     Unit { name, is_user, properties: Vec::new(), limits: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_of_service_of_runcs_making_goes_with_its_container() {
+        let rdt = |noted: Value, path: &str, monitor: &str| {
+            let config = json!({"rootfs": "/r", "version": "1.3.0", "cgroups": {}, "intel_rdt": noted});
+            let state = json!({"init_process_pid": 1, "init_process_start": 1, "created": "", "config": config,
+                               "intel_rdt_path": path, "intel_rdt_mon_path": monitor});
+            serde_json::from_value::<Runc>(state).unwrap().rdt()
+        };
+        let of_another = |class: &str, monitor: Option<&str>, is_own| {
+            Some(Rdt::of_another(class.into(), monitor.map(Into::into), is_own))
+        };
+        assert_eq!(rdt(Value::Null, "", ""), None);
+        assert_eq!(rdt(json!({"l3_cache_schema": "L3:0=f"}), "/fs/box", ""), of_another("/fs/box", None, true));
+        let monitor = "/fs/gold/mon_groups/box";
+        let named = rdt(json!({"closID": "gold"}), "/fs/gold", monitor);
+        assert_eq!(named, of_another("/fs/gold", Some(monitor), false));
+    }
 }

@@ -90,10 +90,13 @@ fn run_one(hook: &Hook, state: &State, status: &str) -> Result<()> {
     if let Some(name) = args.first() {
         command.arg0(name).args(&args[1..]);
     }
-    command.env_clear().envs(hook.env().iter().flatten().filter_map(|entry| entry.split_once('=')));
+    // Without a list it has our environment, as with runc; an empty one is a list.
+    if let Some(env) = hook.env() {
+        command.env_clear().envs(env.iter().filter_map(|entry| entry.split_once('=')));
+    }
     command.stdin(stdin).stdout(copy(&stdout)?).stderr(copy(&stderr)?);
     signal::unblock_in(&mut command);
-    let mut child = command.spawn().context(|| format!("run {}", hook.path().display()))?;
+    let mut child = command.spawn().context(|| format!("fork/exec {}", hook.path().display()))?;
     let status = wait(&mut child, hook.timeout().filter(|&seconds| seconds > 0))?;
     if status.success() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! kill: a signal to init, or to all processes of a container.
+//! kill: a signal to init, or the end of all processes of a container.
 
 use super::Container;
 use crate::error::{Error, ErrorKind, Result};
@@ -7,24 +7,38 @@ use nix::libc;
 use std::os::fd::AsFd;
 
 impl Container {
-    /// Sends a signal to init; to every process with `all`, or where SIGKILL to init would leave processes behind
-    /// because they have no pid namespace that ends with it.
+    /// Sends a signal to init; to every process where SIGKILL to init would leave processes behind because they have
+    /// no pid namespace that ends with it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::WrongStatus`] `container not running` when init has ended, unless `all` is asked for or all
-    /// processes are meant and the cgroup is still there.
-    pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+    /// [`ErrorKind::WrongStatus`] `container not running` when init has ended, unless all processes are meant and the
+    /// cgroup is still there.
+    pub fn kill(&self, signal: i32) -> Result<()> {
         // A configuration that cannot be read any more keeps nobody from being killed.
-        let is_whole = all || (signal == libc::SIGKILL && !self.has_own_pids().unwrap_or(false));
-        if is_whole && self.state.cgroup.exists() {
-            return self.state.cgroup.kill(signal).map_err(|err| err.context("unable to kill all processes"));
+        if signal != libc::SIGKILL || self.has_own_pids().unwrap_or(false) {
+            return self.signal_init(signal);
         }
-        // Without a cgroup init is the only process that is known to be the container's.
-        let init = match self.init()? {
-            None if all => return Ok(()),
-            found => found.ok_or_else(not_running)?,
+        let cgroup = &self.state.cgroup;
+        let killed = match cgroup.exists() {
+            true => cgroup.kill(signal),
+            false => Err(Error::other("cgroup not exist")),
         };
+        killed.or_else(|err| {
+            // Who may not make cgroups may not have one to kill.
+            if cgroup.rootless {
+                let hint = "possibly due to lack of cgroup (Hint: enable cgroup v2 delegation)";
+                log::warn!("failed to kill all processes, {hint}: {err}");
+            } else if cgroup.exists() {
+                return Err(err.context("unable to kill all processes"));
+            }
+            // Without a cgroup init is the only process that is known to be the container's.
+            self.signal_init(signal)
+        })
+    }
+
+    fn signal_init(&self, signal: i32) -> Result<()> {
+        let init = self.init()?.ok_or_else(not_running)?;
         let sent = pidfd::send_signal(init.as_fd(), signal);
         let thawed = if signal == libc::SIGKILL { self.thaw_for_kill() } else { Ok(()) };
         match sent {

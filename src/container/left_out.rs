@@ -67,7 +67,7 @@ impl LeftOut {
             Some(attached) => attached,
             None => {
                 let what = "an empty file system";
-                let made = mount::empty_filesystem().context(|| format!("make {what}"))?;
+                let made = mount::empty_filesystem(None).context(|| format!("make {what}"))?;
                 Attached::at(dir.masks(), made.as_fd(), what)?
             }
         };

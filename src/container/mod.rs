@@ -32,6 +32,7 @@ mod own_namespaces;
 mod preflight;
 pub mod progress;
 mod queues;
+pub mod rdt;
 pub mod relay;
 mod restore;
 mod restore_root;
@@ -293,6 +294,7 @@ fn surroundings(linux: Option<&Linux>, streams: &Streams) -> Result<Surroundings
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(personality),
         memory_policy: linux.map(crate::plan::memory_policy::plan).transpose()?.flatten(),
         has_cpuset: has_cpuset(linux),
+        has_selinux: crate::sys::process::has_selinux(),
         terminal_size: streams.terminal_size(),
         relayed: streams.has_relayed_terminal(),
         ..Surroundings::default()

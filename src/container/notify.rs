@@ -3,8 +3,8 @@
 //! The socket is in a directory below the container's that is bound into it, so that it can be made anew by the command
 //! that starts the program. Of what comes only readiness is passed on: the rest would speak for the runtime.
 
-use super::Container;
 use super::state::StateDir;
+use super::{Container, CreateOptions};
 use crate::error::{Context, Error, Result};
 use crate::spec::Config;
 use crate::sys::{Errno, fd, socket};
@@ -39,7 +39,10 @@ pub struct NotifySocket {
 }
 
 /// Adds the directory and its variable to a configuration, for a caller that wants to be notified.
-pub fn share(config: &mut Config, dir: &StateDir) -> Result<()> {
+pub fn share(config: &mut Config, dir: &StateDir, options: &CreateOptions) -> Result<()> {
+    if options.notify_socket.is_none() {
+        return Ok(());
+    }
     let place = std::path::absolute(dir.notify()).context(|| format!("find {}", dir.notify().display()))?;
     DirBuilder::new().mode(0o755).create(&place).context(|| format!("make {}", place.display()))?;
     let options = ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned).to_vec();

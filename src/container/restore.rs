@@ -16,8 +16,8 @@ use super::streams::{self, Streams};
 use super::tools::Tools;
 use super::work_images::WorkImages;
 use super::{
-    Container, Started, external, hooks, host_streams, inside, mount_points, own_cgroup, own_namespaces, queues,
-    restore_root, restored_cgroups, shm, terminal, trees,
+    Container, Started, external, hooks, host_streams, inside, mount_points, notify, own_cgroup, own_namespaces,
+    queues, restore_root, restored_cgroups, shm, terminal, trees,
 };
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
@@ -54,7 +54,7 @@ pub fn restore(
     tell: Listener<'_>,
 ) -> Result<(Container, Started)> {
     spec::validate::id(id)?;
-    let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("bundle {}", options.bundle.display()))?;
+    let bundle = std::fs::canonicalize(&options.bundle).context(|| format!("chdir {}", options.bundle.display()))?;
     let mut config = spec::load(&bundle.join(options.config.as_deref().unwrap_or(Path::new("config.json"))))?;
     own_namespaces::leave_out(&mut config)?;
     spec::validate::spec(&config.spec)?;
@@ -72,6 +72,7 @@ pub fn restore(
         move || dir.remove()
     });
     shm::share(&mut config, &dir)?;
+    notify::share(&mut config, &dir, options)?;
     let (cgroup_plan, layout) = own_cgroup::plan(&config.spec, id, options)?;
     let (cgroup, holder) = restored_cgroups::make(cgroup_plan.as_ref(), asked.options.cgroup_mode)?;
     undo.add("cgroup", {
@@ -105,10 +106,7 @@ pub fn restore(
         Ok(started)
     });
     drop(holder);
-    let started = restored.inspect_err(|_| {
-        restoring.end();
-        restoring.filled.take_back();
-    })?;
+    let started = restored.inspect_err(|_| restoring.give_up())?;
     restoring.filled.keep();
     undo.disarm();
     (restoring.tell)(&Event::Restored(Restored::of(&directories)));
@@ -350,7 +348,15 @@ impl Restoring<'_> {
         self.console = None;
         let init = self.init.as_ref().ok_or_else(|| Error::other("criu did not tell which process init is"))?;
         let pidfd = init.try_clone().context(|| "duplicate a descriptor")?;
+        self.state.rdt.iter().try_for_each(|rdt| rdt.add_all(self.state.pid, &self.state.cgroup))?;
         Ok(Started { pid: self.state.pid, pidfd, io: streams.into_io()?, notify: None })
+    }
+
+    /// Takes back what has come of a restore that failed.
+    fn give_up(&mut self) {
+        self.end();
+        self.filled.take_back();
+        self.state.rdt.iter().for_each(|rdt| rdt.remove().unwrap_or_else(|err| log::debug!("{err}")));
     }
 
     /// Ends whatever has been restored and reaps it. CRIU has ended it already unless it had finished.
@@ -365,9 +371,7 @@ impl Restoring<'_> {
                 Err(errno) => killed = killed.and(Err(errno).context(|| format!("kill process {}", self.state.pid))),
             }
         }
-        if let Err(err) = killed {
-            log::debug!("could not end the restored processes: {err}");
-        }
+        killed.unwrap_or_else(|err| log::debug!("could not end the restored processes: {err}"));
         for pid in children().into_iter().filter(|pid| !self.others.contains(pid)) {
             // A hook may have left a process of its own to us, which goes on.
             let ended = pidfd::open(pid).and_then(|process| pidfd::wait_ended(process.as_fd(), END_PATIENCE));

@@ -22,6 +22,8 @@ pub struct Spawned {
     pub pid: i32,
     /// A descriptor that stands for it.
     pub pidfd: OwnedFd,
+    /// Whether it is the container's init, and not one more process.
+    is_init: bool,
     handshake: Outside,
 }
 
@@ -70,10 +72,10 @@ pub fn init(plan: &mut InitPlan, mut descriptors: Descriptors, handshake: Outsid
     // The inside's end must be in its hands alone, or its end would go unnoticed.
     drop(descriptors);
     match plan.namespaces.joiner {
-        true => introduced(child, handshake, plan),
+        true => introduced(child, handshake, plan, true),
         false => {
             let pidfd = child.pidfd.map_or_else(|| open(child.pid), Ok)?;
-            Ok(Spawned { pid: child.pid, pidfd, handshake })
+            Ok(Spawned { pid: child.pid, pidfd, is_init: true, handshake })
         }
     }
 }
@@ -83,12 +85,13 @@ pub fn exec(plan: &mut InitPlan, descriptors: Descriptors, handshake: Outside) -
     let request = Clone { withheld: Some(handshake.as_fd()), ..Clone::default() };
     let child = clone_child(request, || init::run_exec(plan, &descriptors)).context(|| "clone a process")?;
     drop(descriptors);
-    introduced(child, handshake, plan)
+    introduced(child, handshake, plan, false)
 }
 
 /// Waits until the process that the joiner cloned introduces itself, and for the joiner's end.
-fn introduced(joiner: Child, handshake: Outside, plan: &InitPlan) -> Result<Spawned> {
-    let mut joiner = Spawned { pid: joiner.pid, pidfd: joiner.pidfd.map_or_else(|| open(joiner.pid), Ok)?, handshake };
+fn introduced(joiner: Child, handshake: Outside, plan: &InitPlan, is_init: bool) -> Result<Spawned> {
+    let pidfd = joiner.pidfd.map_or_else(|| open(joiner.pid), Ok)?;
+    let mut joiner = Spawned { pid: joiner.pid, pidfd, is_init, handshake };
     let received = joiner.handshake.receive().context(|| "wait for the container's init");
     let received = received.or_else(|err| joiner.kill().and(Err(err)))?;
     let pid = received.as_ref().map_or(joiner.pid, |received| received.pid);
@@ -183,11 +186,18 @@ impl Spawned {
 
     /// Returns the failure that a message, or its absence, means. The process has ended or is ending.
     fn failed(&self, message: Option<Message>, plan: &InitPlan) -> Error {
+        let kind = match &message {
+            Some(Message::Failed(failure)) if failure.step == Step::CloneInit => {
+                ErrorKind::System(Errno::from_raw(failure.errno))
+            }
+            _ => ErrorKind::Init,
+        };
         let text = match message {
-            Some(Message::Failed(failure)) => match failure.step {
-                Step::Program | Step::Exec => failure.describe(plan),
-                _ => format!("error during container init: {}", failure.describe(plan)),
-            },
+            // What comes of execve itself is no failure of ours.
+            Some(Message::Failed(failure)) if self.is_init && failure.step != Step::Exec => {
+                format!("error during container init: {}", failure.describe(plan))
+            }
+            Some(Message::Failed(failure)) => failure.describe(plan),
             Some(other) => format!("container init said {other:?} out of turn"),
             None => match pidfd::reap(self.pid) {
                 Ok(Exit::Signal(signal)) => format!("container init was killed by signal {signal}"),
@@ -195,6 +205,6 @@ impl Spawned {
                 Err(errno) => format!("container init ended: {}", describe(errno)),
             },
         };
-        Error::new(ErrorKind::Init, text).context("unable to start container process")
+        Error::new(kind, text).context("unable to start container process")
     }
 }

@@ -50,7 +50,7 @@ impl Container {
         let status = Status::Running.as_str();
         hooks::run("poststart", listed.poststart().as_ref(), &self.state, status).inspect_err(|_| {
             // The specification wants the container stopped then (1.3, "Lifecycle").
-            if let Err(err) = self.kill(libc::SIGKILL, false) {
+            if let Err(err) = self.kill(libc::SIGKILL) {
                 log::debug!("could not kill container {}: {err}", self.id());
             }
         })

@@ -1,6 +1,7 @@
 //! What is on disk of a container: one directory, with the state, the configuration and, until start, the exec fifo.
 
 use super::foreign;
+use super::rdt::Rdt;
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::spec::{self, Config};
@@ -60,6 +61,9 @@ pub struct State {
     /// Whether its processes have no session keyring of their own.
     #[serde(default)]
     pub no_new_keyring: bool,
+    /// Its part of Intel RDT, if it was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<Rdt>,
 }
 
 /// A container's directory.

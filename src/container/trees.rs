@@ -8,6 +8,7 @@ use crate::error::{Context, Error, Result};
 use crate::plan::idmap::IdMaps;
 use crate::plan::mount_ids::{Ids, MountIds};
 use crate::plan::mounts::{MountAction, MountStep};
+use crate::plan::namespaces::Kind;
 use crate::plan::process::cstring;
 use crate::plan::{InitPlan, RootfsPlan};
 use crate::sys::mount::{self, Attributes};
@@ -25,16 +26,17 @@ pub fn rootfs(plan: &InitPlan) -> Result<Option<OwnedFd>> {
     goes_before(plan).then(|| detached(source, true).context(attempt)).transpose()
 }
 
-/// Says whether the outside reaches more than a user namespace's root does.
+/// Says whether the outside reaches more than a user namespace's root does, and the same mounts.
 fn goes_before(plan: &InitPlan) -> bool {
-    plan.namespaces.in_userns && nix::unistd::geteuid().is_root()
+    plan.namespaces.in_userns && !plan.namespaces.joins(Kind::Mount) && nix::unistd::geteuid().is_root()
 }
 
 /// Returns the trees of those mounts that are made outside, by the mounts' index.
 pub fn mounts(plan: &InitPlan) -> Result<Vec<Option<OwnedFd>>> {
     let (mut users, goes_before) = (Users::default(), goes_before(plan));
     let make = |step: &MountStep| match &step.action {
-        MountAction::Bind { source, recursive, inside: None } if goes_before || step.ids.is_some() => {
+        _ if plan.is_source_inside(step) => Ok(None),
+        MountAction::Bind { source, recursive, .. } if goes_before || step.ids.is_some() => {
             users.bound(step, source, *recursive).map(Some)
         }
         _ => Ok(None),

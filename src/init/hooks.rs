@@ -10,7 +10,7 @@ use crate::sys::{self, Errno, fd, process};
 use nix::libc;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Exit code of a hook that could not be executed; its error number is lost, but a missing program is the usual one.
+/// Exit code of a hook that could not be executed, which nobody sees: its error number is told by a pipe.
 const NOT_EXECUTED: i32 = 127;
 
 /// What hooks are given.
@@ -40,31 +40,42 @@ pub fn run_all(hooks: &[HookPlan], given: Given<'_>, step: Step) -> Result<()> {
 }
 
 fn run(hook: &HookPlan, given: Given<'_>) -> sys::Result<Exit> {
-    let child = clone_child(Clone::default(), || become_hook(hook, given))?;
+    // Its execution closes the pipe.
+    let (refusal, refuse) = fd::pipe()?;
+    let child = clone_child(Clone::default(), || {
+        let errno = become_hook(hook, given) as i32;
+        _ = fd::write_all(refuse.as_fd(), &errno.to_ne_bytes());
+        exit_now(NOT_EXECUTED);
+    })?;
+    drop(refuse);
     let millis = hook.timeout.map_or(-1, |seconds| i32::try_from(seconds).unwrap_or(i32::MAX / 1000) * 1000);
     let pidfd = child.pidfd.ok_or(Errno::EBADF)?;
     if pidfd::wait_ended(pidfd.as_fd(), millis)? {
-        return pidfd::reap(child.pid);
+        let (exit, mut errno) = (pidfd::reap(child.pid)?, [0; 4]);
+        return match fd::read(refusal.as_fd(), &mut errno)? {
+            0 => Ok(exit),
+            _ => Err(Errno::from_raw(i32::from_ne_bytes(errno))),
+        };
     }
     pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL)?;
     pidfd::reap(child.pid)?;
     Err(Errno::ETIMEDOUT)
 }
 
-fn become_hook(hook: &HookPlan, given: Given<'_>) -> ! {
-    if let Some(state) = given.state {
-        let given = fd::rewind(state.as_fd()).and_then(|()| fd::dup_to(state.as_fd(), 0));
-        if given.is_err() {
-            exit_now(NOT_EXECUTED);
+/// Returns what kept the hook from being executed.
+fn become_hook(hook: &HookPlan, given: Given<'_>) -> Errno {
+    let prepared = || -> sys::Result<()> {
+        if let Some(state) = given.state {
+            fd::rewind(state.as_fd())?;
+            fd::dup_to(state.as_fd(), 0)?;
         }
-    }
-    for (number, stream) in (1..).zip(given.streams) {
-        if stream.as_ref().is_some_and(|stream| fd::dup_to(stream.as_fd(), number).is_err()) {
-            exit_now(NOT_EXECUTED);
+        for (number, stream) in (1..).zip(given.streams) {
+            stream.iter().try_for_each(|stream| fd::dup_to(stream.as_fd(), number))?;
         }
+        process::reset_signals()
+    };
+    match prepared() {
+        Ok(()) => process::execve(&hook.path, &hook.args, hook.env.as_ref().unwrap_or(&given.process.env)),
+        Err(errno) => errno,
     }
-    if process::reset_signals().is_ok() {
-        let _errno = process::execve(&hook.path, &hook.args, hook.env.as_ref().unwrap_or(&given.process.env));
-    }
-    exit_now(NOT_EXECUTED)
 }

@@ -127,7 +127,7 @@ fn become_program(plan: &InitPlan, with: &Descriptors, prepared: &process::Prepa
         hooks::Given { state: with.created_state.as_ref(), streams: &with.hook_streams, process: &plan.process };
     let hooked = hooks::run_all(&plan.start_container, given, Step::StartContainerHook);
     let failed = hooked.err().unwrap_or_else(|| prepared.exec(&plan.process));
-    process::complain(&plan.process, failed);
+    process::complain(plan, failed);
     exit_now(255)
 }
 

@@ -4,6 +4,7 @@ use super::Descriptors;
 use super::home;
 use super::report::{At, Result, failure};
 use crate::handshake::Message;
+use crate::plan::InitPlan;
 use crate::plan::process::ProcessPlan;
 use crate::plan::step::{Failure, HookEnd, Step};
 use crate::sys::{self, Errno, fd, path, process, seccomp};
@@ -156,16 +157,21 @@ pub fn wait_for_start(with: &Descriptors) -> Result<()> {
 }
 
 /// Says on the process's own stderr what kept its program from being executed: its hook or the kernel.
-pub fn complain(plan: &ProcessPlan, failed: Failure) {
-    let number = failed.index;
+pub fn complain(plan: &InitPlan, failed: Failure) {
+    let (number, index) = (failed.index, usize::from(failed.index));
     // A stderr that is closed hears nothing.
     _ = match (failed.step, HookEnd::unpack(failed.errno)) {
         (Step::Exec, _) => {
-            let path = plan.candidates.get(usize::from(number)).map_or(&b""[..], |path| path.to_bytes());
+            let path = plan.process.candidates.get(index).map_or(&b""[..], |path| path.to_bytes());
             say(&[b"exec ", path, b": "]);
             writeln!(Stderr, "{}", Words(failed.errno))
         }
-        (_, HookEnd::Errno(errno)) => writeln!(Stderr, "error running startContainer hook #{number}: {}", Words(errno)),
+        (_, HookEnd::Errno(errno)) => {
+            _ = write!(Stderr, "error running startContainer hook #{number}: ");
+            let path = plan.start_container.get(index).map_or(&b""[..], |hook| hook.path.to_bytes());
+            say(&[b"fork/exec ", path, b": "]);
+            writeln!(Stderr, "{}", Words(errno))
+        }
         (_, end) => writeln!(Stderr, "error running startContainer hook #{number}: {end}"),
     };
 }

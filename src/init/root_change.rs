@@ -51,7 +51,7 @@ fn hide(place: &CStr) -> sys::Result<()> {
     match mount::detach(place) {
         Err(Errno::EINVAL | Errno::EPERM) => {
             let place = path::open(place, OFlag::O_PATH)?;
-            mount::attach(mount::empty_filesystem()?.as_fd(), place.as_fd())
+            mount::attach(mount::empty_filesystem(None)?.as_fd(), place.as_fd())
         }
         other => other,
     }

@@ -280,7 +280,7 @@ pub fn protect_paths(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
         mount::set_attributes(tree.as_fd(), readonly, true).at_nth(Step::ReadonlyPath, index)?;
         mount::attach(tree.as_fd(), place.as_fd()).at_nth(Step::ReadonlyPath, index)?;
     }
-    let mut mask = Mask::default();
+    let mut mask = Mask { null: None, empty: None, label: plan.label.as_ref() };
     for (index, path) in plan.masked_paths.iter().enumerate() {
         let Some(place) = existing(root, path).at_nth(Step::MaskedPath, index)? else { continue };
         mask.cover(place.as_fd()).at_nth(Step::MaskedPath, index)?;
@@ -297,13 +297,13 @@ fn existing(root: BorrowedFd<'_>, path: &CStr) -> sys::Result<Option<OwnedFd>> {
 }
 
 /// What hidden paths show: /dev/null for files, one empty tmpfs for all directories. What shows that already stays.
-#[derive(Default)]
-struct Mask {
+struct Mask<'a> {
     null: Option<OwnedFd>,
     empty: Option<OwnedFd>,
+    label: Option<&'a Parameter>,
 }
 
-impl Mask {
+impl Mask<'_> {
     fn cover(&mut self, place: BorrowedFd<'_>) -> sys::Result<()> {
         let status = path::fstat(place)?;
         if !is_directory(&status) {
@@ -322,7 +322,7 @@ impl Mask {
             }
             return mount::attach(mount::clone_tree(empty.as_fd(), false)?.as_fd(), place);
         }
-        let empty = mount::empty_filesystem()?;
+        let empty = mount::empty_filesystem(self.label.map(Parameter::pair))?;
         mount::attach(empty.as_fd(), place)?;
         self.empty = Some(empty);
         Ok(())

@@ -17,6 +17,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod number_list;
 pub mod process;
+pub mod rdt;
 pub mod run_oci;
 pub mod seccomp;
 pub mod step;
@@ -25,7 +26,7 @@ use crate::error::{Error, Result};
 use devices::{DeviceNode, Link};
 use hooks::HookPlan;
 use idmap::IdMaps;
-use mount_options::Propagation;
+use mount_options::{Parameter, Propagation};
 use mounts::{MountContext, MountStep};
 use namespaces::NamespacePlan;
 use oci_spec::runtime::{Hooks, Linux, Root, Spec};
@@ -79,6 +80,8 @@ pub struct RootfsPlan {
     pub readonly_paths: Vec<CString>,
     /// Paths to hide.
     pub masked_paths: Vec<CString>,
+    /// What gives the file system that hides directories the container's SELinux label.
+    pub label: Option<Parameter>,
     /// Whether the root is read-only.
     pub readonly: bool,
     /// How the root becomes `/`.
@@ -144,6 +147,13 @@ impl InitPlan {
 }
 
 impl InitPlan {
+    /// Says whether only the inside sees what a bind mount's source is: where earlier mounts may lie on it, and in a
+    /// mount namespace of others, as with runc.
+    pub fn is_source_inside(&self, step: &mounts::MountStep) -> bool {
+        let is_covered = matches!(step.action, mounts::MountAction::Bind { inside: Some(_), .. });
+        is_covered || self.namespaces.joins(namespaces::Kind::Mount)
+    }
+
     /// Returns the user that the container's cgroup is given to on v2: whoever its process is in its user namespace, if
     /// it sees nothing but its own cgroup and may write there. An init system in it makes cgroups below.
     pub fn cgroup_owner(&self) -> Option<u32> {
@@ -177,22 +187,25 @@ fn name(value: Option<&str>, place: &str) -> Result<Option<CString>> {
 
 /// Returns where the root of a container is on the host.
 pub fn root_path(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
-    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("Root must be specified"))?;
+    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("root must be specified"))?;
     Ok(bundle.join(root.path()))
 }
 
 fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_>) -> Result<RootfsPlan> {
     let source = root_path(spec, host.bundle)?;
+    let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
+    let label = label.map(|label| -> Result<_> {
+        let text = |text: &str| cstring(text.as_ref(), "mountLabel");
+        Ok(Parameter { key: text(run_oci::label_option(spec)?)?, value: Some(text(label)?) })
+    });
+    let label = label.transpose()?;
     let context = MountContext {
         bundle: host.bundle,
         rootfs: &source,
         cgroups: host.cgroups,
         in_userns: namespaces.in_userns,
         ids: mount_ids::of_container(linux)?,
-        label: match linux.mount_label().as_deref() {
-            None | Some("") => None,
-            Some(label) => Some((run_oci::label_option(spec)?, label)),
-        },
+        label: label.as_ref(),
     };
     let mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &context)?;
     // A /dev that is bound from the host has its nodes already, and they are not ours to change.
@@ -212,6 +225,7 @@ fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_
         in_userns: namespaces.in_userns,
         readonly_paths: paths(linux.readonly_paths().as_deref(), "readonlyPaths")?,
         masked_paths: paths(linux.masked_paths().as_deref(), "maskedPaths")?,
+        label,
         readonly: spec.root().as_ref().and_then(Root::readonly).unwrap_or(false),
         change: match &host.no_pivot {
             _ if namespaces.host_mounts => RootChange::Chroot,

@@ -68,13 +68,6 @@ pub enum MountAction {
     },
 }
 
-impl MountStep {
-    /// Says whether the ids of its files can only be mapped once earlier mounts are there.
-    pub fn has_ids_mapped_late(&self) -> bool {
-        self.ids.is_some() && matches!(self.action, MountAction::Bind { inside: Some(_), .. })
-    }
-}
-
 impl MountAction {
     /// Says whether its root gets the mode of the directory that it is mounted on, if there is one.
     pub fn inherits_mode(&self) -> bool {
@@ -146,8 +139,8 @@ pub struct MountContext<'a> {
     pub in_userns: bool,
     /// The ids of the user namespace that it has or joins.
     pub ids: Option<Ids>,
-    /// SELinux label of the file systems that are made for the container, after the option that gives it to them.
-    pub label: Option<(&'a str, &'a str)>,
+    /// What gives file systems that are made for the container its SELinux label.
+    pub label: Option<&'a Parameter>,
 }
 
 /// Plans all mounts of a container.
@@ -284,9 +277,7 @@ fn filesystem(mount: &Mount, options: MountOptions, readonly: bool, context: &Mo
     if readonly {
         parameters.insert(0, Parameter { key: c"ro".into(), value: None });
     }
-    if let Some((option, label)) = context.label.filter(|_| !matches!(fstype, "proc" | "sysfs" | "mqueue")) {
-        parameters.push(Parameter { key: text(option)?, value: Some(text(label)?) });
-    }
+    parameters.extend(context.label.filter(|_| !matches!(fstype, "proc" | "sysfs" | "mqueue")).cloned());
     parameters.push(source(mount, fstype)?);
     // A new sysfs shows the network namespace that the mounter owns; without one of its own a container in a user
     // namespace may only see the host's.

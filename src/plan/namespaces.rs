@@ -162,8 +162,7 @@ pub fn plan(linux: &Linux) -> Result<NamespacePlan> {
             }
         }
     }
-    let joined = |kind| plan.join.iter().any(|join| join.kind == kind);
-    plan.in_userns = plan.clone_flags & Kind::User.flag() != 0 || joined(Kind::User);
+    plan.in_userns = plan.clone_flags & Kind::User.flag() != 0 || plan.joins(Kind::User);
     plan.host_mounts = of(linux, Kind::Mount) == Namespace::Host;
     if new_time {
         plan.time_offsets = Some(time_offsets(linux)?);
@@ -173,6 +172,13 @@ pub fn plan(linux: &Linux) -> Result<NamespacePlan> {
     }
     plan.joiner = needs_joiner(&plan);
     Ok(plan)
+}
+
+impl NamespacePlan {
+    /// Says whether a namespace of this kind is joined.
+    pub fn joins(&self, kind: Kind) -> bool {
+        self.join.iter().any(|join| join.kind == kind)
+    }
 }
 
 /// Says whether init cannot get where it belongs by itself.

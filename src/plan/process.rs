@@ -143,6 +143,8 @@ pub struct Surroundings {
     pub memory_policy: Option<MemoryPolicy>,
     /// Whether the container's cgroup has a limit of cpus.
     pub has_cpuset: bool,
+    /// Whether the kernel gives processes SELinux labels.
+    pub has_selinux: bool,
     /// Rows and columns of the terminal that the process's own is relayed to, which count more than those asked for.
     pub terminal_size: Option<(u16, u16)>,
     /// Whether the runtime itself passes on what is written to its terminal.
@@ -180,7 +182,7 @@ pub fn plan(process: &Process, seccomp: Option<CompiledFilter>, around: &Surroun
         no_new_privs: process.no_new_privileges().unwrap_or(false),
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         seccomp,
-        labels: labels(process)?,
+        labels: labels(process, around.has_selinux)?,
         oom_score_adj: process.oom_score_adj(),
         keyring: around.keyring.clone(),
         scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
@@ -264,7 +266,7 @@ fn capabilities(process: &Process, last: u8) -> CapMasks {
     masks
 }
 
-fn labels(process: &Process) -> Result<Vec<Label>> {
+fn labels(process: &Process, has_selinux: bool) -> Result<Vec<Label>> {
     let mut labels = Vec::new();
     let mut push = |attribute: &std::ffi::CStr, value: String| -> Result<()> {
         labels.push(Label { attribute: attribute.to_owned(), value: cstring(value.as_ref(), "security label")? });
@@ -274,6 +276,10 @@ fn labels(process: &Process) -> Result<Vec<Label>> {
         push(c"attr/apparmor/exec", format!("exec {profile}"))?;
     }
     if let Some(label) = process.selinux_label().as_ref().filter(|label| !label.is_empty()) {
+        if !has_selinux {
+            let text = "selinux label is specified in config, but selinux is disabled or not supported";
+            return Err(Error::invalid(text));
+        }
         push(c"attr/exec", label.clone())?;
     }
     Ok(labels)

@@ -3,6 +3,7 @@
 //! The inside reports three integers - step, index, errno - because it may not allocate; the outside, which holds the
 //! same plan, makes the sentence.
 
+use super::hooks::HookPlan;
 use super::mounts::{MountAction, MountStep, NOT_PROC};
 use super::{InitPlan, RootfsPlan};
 use crate::error::describe;
@@ -229,15 +230,18 @@ impl Failure {
             Step::Gid if self.errno == Errno::EINVAL as i32 => unmapped("setgid", "gid", plan.process.gid),
             Step::Uid if self.errno == Errno::EINVAL as i32 => unmapped("setuid", "uid", plan.process.uid),
             Step::Program | Step::Exec => self.describe_program(plan),
-            Step::CreateContainerHook => self.describe_hook("createContainer"),
-            Step::StartContainerHook => self.describe_hook("startContainer"),
+            Step::CreateContainerHook => self.describe_hook("createContainer", &plan.create_container),
+            Step::StartContainerHook => self.describe_hook("startContainer", &plan.start_container),
             Step::DeviceType | Step::DeviceNumber => self.describe_device(plan),
             _ => format!("{}: {cause}", self.attempt(plan)),
         }
     }
 
-    fn describe_hook(&self, kind: &str) -> String {
-        format!("error running {kind} hook #{}: {}", self.index, HookEnd::unpack(self.errno))
+    fn describe_hook(&self, kind: &str, hooks: &[HookPlan]) -> String {
+        let end = HookEnd::unpack(self.errno);
+        let path = hooks.get(usize::from(self.index)).filter(|_| matches!(end, HookEnd::Errno(_)));
+        let attempt = path.map_or_else(String::new, |hook| format!("fork/exec {}: ", hook.path.to_string_lossy()));
+        format!("error running {kind} hook #{}: {attempt}{end}", self.index)
     }
 
     fn describe_device(&self, plan: &InitPlan) -> String {

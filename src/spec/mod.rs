@@ -3,6 +3,7 @@
 //! Reading and refusing happen here and nowhere else: what [`validate`] let through is not checked again.
 
 pub mod json;
+mod names;
 pub mod rootless;
 pub mod template;
 pub mod validate;
@@ -107,10 +108,12 @@ fn parse_text(text: Vec<u8>) -> Result<Config> {
     crate::plan::memory_policy::check_names(&value)?;
     if let Some(process) = part(&mut value, "process") {
         accept_as_runc(process);
+        names::check_process(process)?;
     }
     fill_in(&mut value, "linux", json!({}));
-    if let Some(resources) = part(&mut value, "linux").and_then(|linux| part(linux, "resources")) {
-        drop_unlimited(resources);
+    if let Some(linux) = part(&mut value, "linux") {
+        names::check_linux(linux)?;
+        part(linux, "resources").map(drop_unlimited);
     }
     // An empty profile is none.
     if let Some(Value::Object(linux)) = part(&mut value, "linux") {
@@ -148,6 +151,7 @@ pub fn parse_process(text: &[u8]) -> Result<Process> {
     json::join_spellings(&mut process);
     drop_nulls(&mut process);
     accept_as_runc(&mut process);
+    names::check_process(&process)?;
     Ok(json::read(process.to_string().as_bytes()).map_err(invalid_part)?.value)
 }
 
@@ -234,6 +238,11 @@ fn accept_as_runc(process: &mut Value) {
     if let Some(user) = part(process, "user") {
         fill_in(user, "uid", json!(0));
         fill_in(user, "gid", json!(0));
+    }
+    for limit in part(process, "rlimits").and_then(Value::as_array_mut).into_iter().flatten() {
+        fill_in(limit, "type", json!(""));
+        fill_in(limit, "soft", json!(0));
+        fill_in(limit, "hard", json!(0));
     }
 }
 
@@ -382,6 +391,18 @@ mod tests {
             let process = parse_process(text.to_string().as_bytes()).unwrap();
             let scheduler = process.scheduler().as_ref().unwrap();
             assert_eq!(scheduler.flags().as_ref().unwrap().len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn limits_of_a_process_are_read_as_by_runc() {
+        let read = |limits: Value| parse_process(json!({"args": ["x"], "rlimits": limits}).to_string().as_bytes());
+        let read = |limits: Value| read(limits).map(|process| process.rlimits().clone().unwrap());
+        let limits = read(json!([{"TYPE": "RLIMIT_CPU", "hard": 7}])).unwrap();
+        assert_eq!((limits[0].soft(), limits[0].hard()), (0, 7));
+        for (kind, words) in [(json!("nofile"), "nofile"), (json!("RLIMIT_FOO"), "RLIMIT_FOO"), (Value::Null, "")] {
+            let err = read(json!([{"type": kind, "soft": 1, "hard": 1}])).unwrap_err();
+            assert_eq!(err.to_string(), format!("wrong rlimit value: {words}"));
         }
     }
 

@@ -22,7 +22,7 @@ pub fn id(id: &str) -> Result<()> {
 pub fn spec(spec: &Spec) -> Result<()> {
     version(spec.version())?;
     process(spec.process().as_ref().ok_or_else(|| Error::invalid("process property must not be empty"))?)?;
-    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("Root must be specified"))?;
+    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("root must be specified"))?;
     if root.path().as_os_str().is_empty() {
         return Err(Error::invalid("root path must not be empty"));
     }
@@ -34,8 +34,7 @@ pub fn spec(spec: &Spec) -> Result<()> {
         sysctl(key, linux)?;
     }
     hooks(spec)?;
-    net_devices(linux)?;
-    unsupported(linux)
+    net_devices(linux)
 }
 
 fn net_devices(linux: &Linux) -> Result<()> {
@@ -188,15 +187,6 @@ fn sysctl(key: &str, linux: &Linux) -> Result<()> {
         }
         _ => refused("is not in a separate kernel namespace"),
     }
-}
-
-/// Refuses what the specification has and this runtime has not: silence would be a container other than was asked for.
-fn unsupported(linux: &Linux) -> Result<()> {
-    let refuse = |what: &str| Err(Error::invalid(format!("{what} is not supported")));
-    if linux.intel_rdt().is_some() {
-        return refuse("linux.intelRdt");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

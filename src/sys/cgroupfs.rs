@@ -1,11 +1,12 @@
-//! What a mounted filesystem is, as far as cgroups are concerned. Everything else about them is
+//! What a mounted filesystem is, as far as cgroups and resctrl are concerned. Everything else about them is
 //! plain file access.
 
 use std::ffi::CStr;
 
-use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+use nix::libc;
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 
-use super::Result;
+use super::{Errno, Result};
 
 /// A filesystem.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,4 +26,13 @@ pub fn filesystem(path: &CStr) -> Result<Filesystem> {
         CGROUP2_SUPER_MAGIC => Filesystem::V2,
         _ => Filesystem::Other,
     })
+}
+
+/// Returns whether resctrl is mounted at `path`; nothing if there is no such place.
+pub fn is_resctrl(path: &CStr) -> Result<Option<bool>> {
+    match statfs(path) {
+        Ok(found) => Ok(Some(found.filesystem_type() == FsType(libc::RDTGROUP_SUPER_MAGIC))),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }

@@ -50,9 +50,9 @@ pub fn new_filesystem<'a>(
 }
 
 /// Makes a file system that has nothing in it and never will, and returns its mount, attached nowhere yet.
-pub fn empty_filesystem() -> Result<OwnedFd> {
+pub fn empty_filesystem(more: Option<(&CStr, Option<&CStr>)>) -> Result<OwnedFd> {
     let parameters = [(c"ro", None), (c"nr_inodes", Some(c"1")), (c"size", Some(c"4k"))];
-    new_filesystem(c"tmpfs", parameters.into_iter(), libc::MOUNT_ATTR_RDONLY)
+    new_filesystem(c"tmpfs", parameters.into_iter().chain(more), libc::MOUNT_ATTR_RDONLY)
 }
 
 /// Sets parameters, with or without a value.

@@ -5,6 +5,7 @@
 use super::{Errno, Result, cvt};
 use crate::cstrings::CStringArray;
 use nix::libc;
+use nix::sys::statfs::{SELINUX_MAGIC, statfs};
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -291,4 +292,9 @@ pub fn set_personality(value: u32) -> Result<()> {
     // SAFETY: integers only.
     cvt(unsafe { libc::syscall(libc::SYS_personality, libc::c_ulong::from(value)) })?;
     Ok(())
+}
+
+/// Returns whether SELinux has labels for processes: its file system is mounted, as libselinux looks for it.
+pub fn has_selinux() -> bool {
+    statfs(c"/sys/fs/selinux").is_ok_and(|found| found.filesystem_type() == SELINUX_MAGIC)
 }

@@ -57,6 +57,32 @@ fn a_restored_container_is_a_full_citizen() {
 }
 
 #[test]
+fn who_is_notified_is_restored_with_the_directory_for_that() {
+    requires!(root, criu);
+    let c = Checkpointed::of(Bundle::sh(COUNTER));
+    // Nobody is there to be told, so that nobody waits for the program to be ready.
+    let notified = |mut command: std::process::Command| {
+        command.env("NOTIFY_SOCKET", "/nowhere/notify");
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        assert!(command.status().unwrap().success(), "{command:?}");
+    };
+    notified(c.runtime.command(&["create", "--bundle", c.bundle(), c.runtime.id()]));
+    c.runtime.start().ok();
+    let mounted = |c: &Checkpointed| {
+        let shown = c.runtime.exec(&["grep", "-o", " /run/notify ro,nosuid,nodev,noexec", "/proc/self/mountinfo"]);
+        shown.ok();
+    };
+    mounted(&c);
+    c.checkpoint(&[]).ok();
+    notified(c.line("restore", &["--detach", "--bundle", c.bundle()]));
+    mounted(&c);
+    c.counts();
+    // Without a word of it there is nothing to take its place, with runc too.
+    c.checkpoint(&[]).ok();
+    c.restore(&[]).exits(1).stderr_contains("mnt: No mapping for ");
+}
+
+#[test]
 fn a_container_that_is_left_running_goes_on() {
     requires!(root, criu);
     let c = Checkpointed::counter();

@@ -133,6 +133,40 @@ fn leaves_none(layout: Layout) {
 }
 
 #[test]
+fn exec_is_beside_init_where_it_cannot_be_in_the_cgroup() {
+    requires!(root, cgroup_v2);
+    ours_only!("runc before 1.4 fails when the cgroup is gone");
+    // A limit has the controller enabled above.
+    let huge = json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1 << 30}]});
+    let c = resources(Bundle::sleep().layout(Layout::V2), huge).start();
+    let (own, moved) = (c.cgroup(""), c.cgroup("").with_file_name(format!("{}-moved", c.id())));
+    let shown = |options: &[&str]| {
+        let output = c.exec_with(options, &["sed", "-n", "s/^0:://p", "/proc/self/cgroup"]).ok();
+        output.text().to_owned()
+    };
+    let move_init = |to: &std::path::Path| {
+        fs::create_dir(to).unwrap();
+        fs::write(to.join("cgroup.procs"), c.pid().to_string()).unwrap();
+    };
+    move_init(&own.join("below"));
+    assert_eq!(shown(&[]), format!("/{}", c.id()));
+    fs::write(own.join("cgroup.subtree_control"), "+hugetlb").unwrap();
+    assert_eq!(shown(&[]), format!("/{}/below", c.id()));
+    c.exec_with(&["--cgroup", "/"], &["true"])
+        .exits(255)
+        .stderr_contains("error adding pid ")
+        .stderr_contains(" to cgroups")
+        .stderr_contains("/cgroup.procs: device or resource busy");
+    move_init(&moved);
+    fs::remove_dir(own.join("below")).unwrap();
+    fs::remove_dir(&own).unwrap();
+    assert_eq!(shown(&[]), format!("/{}-moved", c.id()));
+    c.cmd(&["delete", "--force", c.id()]).ok();
+    wait_until("the cgroup is empty", || fs::remove_dir(&moved).is_ok());
+    c.leaves_nothing();
+}
+
+#[test]
 fn limits_are_written_on_v1() {
     requires!(root, cgroup_v1);
     let c = resources(

@@ -113,6 +113,19 @@ fn root_is_never_the_root_of_the_file_system() {
 }
 
 #[test]
+fn a_default_root_that_nobody_has_made_yet_has_no_containers() {
+    requires!(root);
+    ours_only!("runc before 1.5 fails");
+    let c = Runtime::new(Bundle::sleep());
+    let script = "mount -t tmpfs tmpfs /run; for format in table json; do \"$0\" list --format $format; done; \
+                  \"$0\" list --quiet; \"$0\" delete --force nobody; \"$0\" state nobody";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(Runtime::program());
+    let output = c.output_of(command).exits(1).stderr_contains("container does not exist");
+    assert_eq!(output.stdout, "ID          PID         STATUS      BUNDLE      CREATED     OWNER\nnull\n");
+}
+
+#[test]
 fn a_caller_in_a_user_namespace_has_a_root_of_its_own() {
     requires!(root);
     ours_only!("the directory has our name");
@@ -277,7 +290,11 @@ fn failures_of_exec_have_a_code_of_their_own() {
     let c = Bundle::sleep().start();
     c.cmd(&["exec", "nope", "ls"]).exits(255).stderr_contains("exec failed: container does not exist");
     c.exec(&["nope"]).exits(255).stderr_contains("executable file not found in $PATH");
-    c.exec_with(&["--user", "x"], &["true"]).exits(255).stderr_contains("parsing x as int for uid failed");
+    c.exec_with(&["--user", "x"], &["true"]).exits(255).stderr_contains_any(&[
+        "bad uid: strconv.Atoi: parsing",
+        // Before 1.2.
+        "parsing x as int for uid failed",
+    ]);
     c.exec_sh("exit 42").exits(42);
     c.exec_sh("kill -USR1 $$").exits(128 + 10);
 }

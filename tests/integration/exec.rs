@@ -79,8 +79,12 @@ fn cgroups_that_are_none_of_the_containers_are_refused() {
         c.exec_with(&["--cgroup", cgroup], &["true"]).exits(255).stderr_contains(words);
     };
     // Those of runc from 1.5 on, and of those before.
-    refused("..", "bad sub cgroup path: ..");
     refused("..", " .. is not a sub cgroup path");
+    // Also one whose name begins as the container's.
+    for out in ["..".to_owned(), format!("../{}-sibling", c.id()), format!("/a/../../{}", c.id())] {
+        refused(&out, &format!("bad sub cgroup path: {out}"));
+    }
+    c.exec_with(&["--cgroup", "/a/.."], &["true"]).ok();
     refused("nonexistent", "error adding pid ");
     refused("nonexistent", "/nonexistent/cgroup.procs: no such file or directory");
 }

@@ -283,7 +283,7 @@ outside! {
     a_console_socket_without_terminal: ["--console-socket", "/no/such"],
         "cannot use console socket if runc will not detach or allocate tty", Bundle::sleep();
     descriptors_that_are_not_there: ["--preserve-fds", "100"], "unable to stat preserved-fd ", Bundle::sleep();
-    a_prestart_hook_that_is_missing: [], "error running prestart hook #0: run /no/such: no such file or directory",
+    a_prestart_hook_that_is_missing: [], "error running prestart hook #0: fork/exec /no/such: no such file or directory",
         hooked("prestart", json!([{"path": "/no/such"}]));
     a_create_runtime_hook_that_fails: [],
         "error running createRuntime hook #1: exit status 3, stdout: one, stderr: two",

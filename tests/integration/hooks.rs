@@ -113,18 +113,48 @@ fn hooks_run_where_the_specification_puts_them() {
 }
 
 #[test]
-fn a_hook_sees_nothing_of_the_callers_environment() {
+fn a_hook_outside_without_an_environment_has_the_runtimes() {
     requires!(root);
-    ours_only!("runc 1.1 gives hooks its own environment");
+    ours_only!("runc 1.1 runs poststart hooks at create");
     let c = noting(Bundle::sleep());
-    let script = format!("/usr/bin/env >{}/env", c.path().join("source").display());
-    let c = Runtime::new(c.with(|config| {
-        config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]})
-    }));
-    let mut command = c.command(&["run", "--bundle", c.bundle().path().to_str().unwrap(), "--detach", c.id()]);
-    command.env("SECRET", "x");
-    c.detached(command).ok();
-    assert!(!note(&c, "env").contains("SECRET") && !note(&c, "env").contains("HOME="), "{}", note(&c, "env"));
+    let note_env = |name: &str, env: Value| {
+        let script = format!("/usr/bin/env >{}/{name}", c.path().join("source").display());
+        json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": env})
+    };
+    let outside = ["prestart", "createRuntime", "poststart", "poststop"];
+    let hooks = outside.map(|kind| {
+        let listed = [(Value::Null, "null"), (json!([]), "none"), (json!(["A=b"]), "own")];
+        let hooks = listed.map(|(env, name)| note_env(&format!("{kind}.{name}"), env));
+        (kind.to_owned(), json!(hooks))
+    });
+    let c = Runtime::new(c.with(|config| config["hooks"] = Value::Object(hooks.into_iter().collect())));
+    let bundle = c.bundle().path().to_str().unwrap();
+    for args in [&["run", "--bundle", bundle, "--detach", c.id()][..], &["delete", "--force", c.id()]] {
+        let mut command = c.command(args);
+        command.env("OURS", "x");
+        c.detached(command).ok();
+    }
+    for kind in outside {
+        let has = |name: &str, line: &str| note(&c, &format!("{kind}.{name}")).lines().any(|found| found == line);
+        assert!(has("null", "OURS=x"), "{kind}");
+        assert!(!has("none", "OURS=x"), "{kind}");
+        assert!(has("own", "A=b") && !has("own", "OURS=x"), "{kind}");
+    }
+}
+
+#[test]
+fn a_hook_that_cannot_be_executed_is_told_with_its_path() {
+    requires!(root);
+    ours_only!("runc 1.1 runs poststart hooks at create");
+    for kind in ["createRuntime", "createContainer", "startContainer", "poststart"] {
+        for (path, why) in [("/nope", "no such file or directory"), ("/etc/passwd", "permission denied")] {
+            let c = Runtime::new(Bundle::sleep().with(|config| config["hooks"] = json!({kind: [{"path": path}]})));
+            let output = c.run();
+            let words = format!("error running {kind} hook #0: fork/exec {path}: {why}");
+            output.fails().stderr_contains(&words);
+            c.leaves_nothing();
+        }
+    }
 }
 
 #[test]
@@ -155,12 +185,19 @@ fn a_hook_that_writes_much_is_not_held_up() {
 fn a_poststart_hook_that_fails_stops_the_container() {
     requires!(root);
     ours_only!("runc 1.1 runs poststart hooks at create");
-    let c = Bundle::sleep().with(|config| {
-        config["hooks"] = json!({"poststart": [{"path": "/bin/sh", "args": ["sh", "-c", "echo why; exit 5"]}]});
-    });
-    let c = c.create();
+    let fails = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo why; exit 5"]}]);
+    let bundle = || noting(Bundle::sleep()).with(|config| config["hooks"]["poststart"] = fails.clone());
+    let c = bundle().create();
     c.start().exits(1).stderr_contains("error running poststart hook #").stderr_contains("exit status 5");
     c.wait_for("stopped");
+    // With runc too the container is there to be deleted, and what is to run then has not run yet.
+    assert!(!note(&c, "order").contains("poststop"));
+    c.delete().ok();
+    assert!(note(&c, "order").ends_with("poststop named b\n"));
+    let c = Runtime::new(bundle());
+    c.run().exits(1).stderr_contains("error running poststart hook #");
+    assert!(note(&c, "order").ends_with("poststop named b\n"));
+    c.leaves_nothing();
 }
 
 #[test]

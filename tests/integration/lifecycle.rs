@@ -235,6 +235,25 @@ fn kill_all_reaches_every_process_of_a_shared_pid_namespace() {
 }
 
 #[test]
+fn kill_all_of_another_signal_is_for_init() {
+    requires!(root);
+    ours_only!("runc before 1.2 signals every process");
+    let script = "sh -c 'trap \"echo child\" USR1; echo r; while :; do sleep 0.01; done' & \
+                  trap 'echo init' USR1; echo r; while :; do sleep 0.01; done";
+    let c = Bundle::sh(script).start();
+    c.wait_printed("r\nr\n");
+    c.cmd(&["kill", "--all", c.id(), "USR1"]).ok();
+    c.wait_printed("init");
+    c.cmd(&["kill", "--all", c.id(), "0"]).ok();
+    c.kill("KILL").ok();
+    assert_eq!(c.finished(), "r\nr\ninit\n");
+    for signal in ["TERM", "KILL"] {
+        c.kill(signal).exits(1).stderr_contains("container not running");
+        c.cmd(&["kill", "--all", c.id(), signal]).ok();
+    }
+}
+
+#[test]
 fn kill_reaches_those_whom_init_has_left_behind() {
     requires!(root);
     ours_only!("runc before 1.2 finds no container");

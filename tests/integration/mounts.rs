@@ -375,6 +375,22 @@ fn masked_paths_show_nothing() {
 }
 
 #[test]
+fn what_hides_directories_has_the_mounts_label() {
+    requires!(root);
+    // Where there is no SELinux, it is the kernel that says that it was given a label.
+    let bundle = Bundle::new(&["true"]).with(|config| {
+        config["mounts"] = json!([{"destination": "/proc", "type": "proc", "source": "proc"}]);
+        config["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
+        config["linux"]["maskedPaths"] = json!(["/tmp"]);
+    });
+    let output = bundle.run();
+    match std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        true => output.ok(),
+        false => output.exits(1).stderr_contains("can't mask ").stderr_contains("invalid argument"),
+    };
+}
+
+#[test]
 fn a_path_is_masked_once() {
     requires!(root);
     ours_only!("runc masks again before 1.5");

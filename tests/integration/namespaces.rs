@@ -376,6 +376,46 @@ fn a_mount_namespace_can_be_joined() {
 }
 
 #[test]
+fn sources_are_those_of_a_joined_mount_namespace() {
+    requires!(root);
+    ours_only!("runc before 1.2 looks for some of them on the host");
+    let script = "mount -t tmpfs tmpfs \"$0\"; echo joined >\"$0/file\"; exec sleep 1000";
+    let ids = json!([{"containerID": 0, "hostID": 7, "size": 1}]);
+    for users in [&[][..], &["--user", "--map-root-user"]] {
+        let bundle = Bundle::sh("cat /tmp/file; stat -c %u /tmp/file").prepare(|dir| {
+            fs::create_dir(dir.join("source")).unwrap();
+        });
+        let mut holder = Command::new("unshare");
+        holder.args(users).args(["--mount", "--propagation", "private", "sh", "-ec", script]);
+        let mut holder = holder.arg(bundle.path().join("source")).spawn().unwrap();
+        let seen = PathBuf::from(format!("/proc/{}/root", holder.id()))
+            .join(bundle.path().join("source/file").strip_prefix("/").unwrap());
+        crate::support::wait_until("a namespace to join", || seen.exists());
+        let namespace = |kind: &str| PathBuf::from(format!("/proc/{}/ns/{kind}", holder.id()));
+        let mut bundle = bundle.mount("/tmp", "bind", "source", &["bind"]).namespace("mount", Some(&namespace("mnt")));
+        // Its group is not mapped.
+        bundle.edit(|config| config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "devpts"));
+        let owner = match users {
+            [] => {
+                bundle.edit(|config| {
+                    let mount = config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+                    (mount["uidMappings"], mount["gidMappings"]) = (ids.clone(), ids.clone());
+                });
+                7
+            }
+            _ => {
+                bundle = bundle.namespace("user", Some(&namespace("user")));
+                0
+            }
+        };
+        let shown = bundle.run();
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        shown.ok().prints(&format!("joined\n{owner}"));
+    }
+}
+
+#[test]
 fn without_a_word_on_linux_everything_is_the_hosts() {
     requires!(root);
     let c = Runtime::new(Bundle::sh("readlink /proc/self/ns/pid; readlink /proc/self/ns/net").with(|config| {

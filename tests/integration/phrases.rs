@@ -2,7 +2,7 @@
 
 use crate::support::{Bundle, Runtime};
 use crate::{ours_only, requires};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
@@ -84,6 +84,80 @@ fn a_scheduler_that_does_not_go_with_a_cpuset_is_refused() {
 }
 
 #[test]
+fn names_that_nobody_knows_are_refused_in_runcs_words() {
+    requires!(root);
+    ours_only!("runc 1.1 knows no scheduler, and runs without an unknown flag");
+    let seccomp = |key: &str, value: Value| json!({"defaultAction": "SCMP_ACT_ALLOW", key: value});
+    for (part, key, value, words) in [
+        ("process", "rlimits", json!([{"type": "RLIMIT_FOO", "soft": 1, "hard": 1}]), "wrong rlimit value: RLIMIT_FOO"),
+        ("process", "scheduler", json!({"policy": "SCHED_FOO"}), "invalid scheduler policy: SCHED_FOO"),
+        ("process", "ioPriority", json!({"class": "FOO", "priority": 1}), "invalid ioPriority.Class: \"FOO\""),
+        ("linux", "personality", json!({"domain": "FOO"}), "invalid personality domain FOO"),
+        ("linux", "seccomp", seccomp("architectures", json!(["FOO"])), "string FOO is not a valid arch for seccomp"),
+        ("linux", "seccomp", seccomp("flags", json!(["FOO"])), "seccomp flag FOO is not known to runc"),
+    ] {
+        refused(Bundle::sleep().with(|config| config[part][key] = value), words);
+    }
+    refused(
+        Bundle::sleep().with(|config| drop(config.as_object_mut().unwrap().remove("root"))),
+        "root must be specified",
+    );
+    if !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        let words = "selinux label is specified in config, but selinux is disabled or not supported";
+        refused(Bundle::sleep().with(|config| config["process"]["selinuxLabel"] = json!("a_label")), words);
+    }
+}
+
+#[test]
+fn what_fails_is_said_to_be_init_of_init_alone() {
+    requires!(root);
+    ours_only!("runc before 1.2 makes no difference");
+    refused(
+        Bundle::new(&["nosuch"]),
+        "create failed: unable to start container process: error during container init: exec: \"nosuch\": ",
+    );
+    let c = Bundle::sleep().create();
+    let failed = |options: &[&str], args: &[&str], words: &str| {
+        let said = c.exec_with(options, args).exits(255).stderr.replace("\\\"", "\"");
+        assert!(said.contains(&format!("msg=\"exec failed: {words}")), "no {words:?} in {said}");
+    };
+    failed(&[], &["nosuch"], "unable to start container process: exec: \"nosuch\": executable file not found in $PATH");
+    failed(
+        &["--cwd", "/nope"],
+        &["true"],
+        "unable to start container process: chdir to cwd (\"/nope\") set in config.json",
+    );
+    failed(&["--process", "/nope"], &[], "open /nope: no such file or directory");
+    failed(&["--user", "x"], &["true"], "bad uid: strconv.Atoi: parsing \"x\": invalid syntax");
+    let said = c.cmd(&["update", "--resources", "/nope", c.id()]).exits(1);
+    said.stderr_contains("msg=\"open /nope: no such file or directory\"");
+    c.cmd(&["update", "--memory", "zz", c.id()])
+        .exits(1)
+        .stderr_contains("invalid value for memory: invalid size: 'zz'");
+}
+
+#[test]
+fn shares_of_caches_are_refused_where_there_are_none() {
+    requires!(root);
+    ours_only!("runc before 1.4 ignores some of them");
+    if std::path::Path::new("/sys/fs/resctrl").exists() {
+        return;
+    }
+    for (rdt, words) in [
+        (json!({}), "intelRdt is specified in config, but Intel RDT is not enabled"),
+        (json!({"closID": "../x"}), "invalid intelRdt.ClosID \"../x\""),
+        (json!({"l3CacheSchema": "L3:0=f"}), "intelRdt.l3CacheSchema is specified in config, but Intel RDT/CAT is not"),
+        (json!({"memBwSchema": "MB:0=20"}), "intelRdt.memBwSchema is specified in config, but Intel RDT/MBA is not"),
+    ] {
+        refused(Bundle::sleep().with(|config| config["linux"]["intelRdt"] = rdt), words);
+    }
+    let c = Bundle::sleep().create();
+    let update = |option: &str| c.cmd(&["update", option, "X:0=1", c.id()]).exits(1);
+    update("--l3-cache-schema").stderr_contains("Intel RDT/CAT: l3 cache schema is not enabled");
+    update("--mem-bw-schema").stderr_contains("Intel RDT/MBA: memory bandwidth schema is not enabled");
+}
+
+#[test]
 fn somebody_who_is_not_root_needs_a_user_namespace() {
     requires!(root);
     let bundle = Bundle::sleep();
@@ -160,7 +234,7 @@ fn what_goes_wrong_with_a_container_is_told_in_runcs_words() {
     for (line, words) in [
         (&["kill", id, "NOSUCH"][..], "unknown signal \"NOSUCH\""),
         (&["kill", id, "99"], "unable to signal init: invalid argument"),
-        (&["kill", id, "99", "--all"], "unable to kill all processes: signal process "),
+        (&["kill", id, "99", "--all"], "unable to signal init: invalid argument"),
         (&["kill", ""], "container id cannot be empty"),
         (&["state", ""], "container id cannot be empty"),
         (&["delete", ".."], "invalid container ID format"),

@@ -89,6 +89,25 @@ fn what_takes_a_cgroup_says_so_without() {
     output.stderr_contains("cannot set memory limit: container could not join or create cgroup");
 }
 
+/// Leaves a rootless container in the host's pid namespace.
+fn among_the_hosts_processes(bundle: Bundle) -> Bundle {
+    // A procfs shows a pid namespace, which has to be the user's own.
+    let bound = json!({"destination": "/proc", "source": "/proc", "options": ["rbind", "nosuid", "nodev", "noexec"]});
+    bundle.without_namespace("pid").with(|config| config["mounts"][0] = bound)
+}
+
+#[test]
+fn without_a_cgroup_kill_reaches_init_and_warns() {
+    requires!(root);
+    ours_only!("runc before 1.2.3 fails");
+    let c = among_the_hosts_processes(Bundle::sleep().rootless(USER)).start();
+    c.kill("0").ok();
+    c.kill("KILL").ok().stderr_contains("failed to kill all processes, possibly due to lack of cgroup");
+    c.wait_for("stopped");
+    c.kill("KILL").exits(1).stderr_contains("container not running");
+    c.cmd(&["kill", "--all", c.id(), "KILL"]).ok();
+}
+
 #[test]
 fn users_who_are_not_mapped_are_named() {
     requires!(root);
@@ -103,10 +122,7 @@ fn users_who_are_not_mapped_are_named() {
 fn a_container_whose_processes_nothing_tells_is_warned_of() {
     requires!(root);
     let warning = "Such configuration is strongly discouraged";
-    let c = Bundle::new(&["true"]).rootless(USER);
-    // A procfs shows a pid namespace, which has to be the user's own.
-    let bound = json!({"destination": "/proc", "source": "/proc", "options": ["rbind", "nosuid", "nodev", "noexec"]});
-    let c = c.without_namespace("pid").with(|config| config["mounts"][0] = bound);
+    let c = among_the_hosts_processes(Bundle::new(&["true"]).rootless(USER));
     c.run().ok().stderr_contains(warning);
     let output = Bundle::new(&["true"]).rootless(USER).run().ok();
     assert!(!output.stderr.contains(warning), "{output}");

@@ -1,0 +1,240 @@
+//! Intel RDT in force: the directories of resctrl(5) that a container's processes are in, and what they have used.
+
+use super::{Container, Status, kill};
+use crate::cgroup::Cgroup;
+use crate::error::{Context, Error, Result};
+use crate::plan::rdt::{self, L3, MB, RdtPlan};
+use crate::sys::cgroupfs::is_resctrl;
+use crate::sys::mountinfo;
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::ffi::CStr;
+use std::path::{Path, PathBuf};
+
+/// Where it is mounted, if not elsewhere; the kernel has this directory wherever it can do it.
+const MOUNT_POINT: &CStr = c"/sys/fs/resctrl";
+
+/// What a container has of resctrl.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Rdt {
+    /// Where resctrl is mounted.
+    root: PathBuf,
+    /// The class of service.
+    class: PathBuf,
+    /// Whether it goes with the container.
+    is_own: bool,
+    /// The group in it in which the container alone is.
+    monitor: Option<PathBuf>,
+}
+
+/// What is to be made, of which it is known that it can be had.
+#[derive(Debug)]
+pub struct Wanted(Option<(PathBuf, RdtPlan)>);
+
+/// Finds resctrl.
+fn mounted() -> Result<Option<PathBuf>> {
+    let usual = MOUNT_POINT.to_string_lossy();
+    match is_resctrl(MOUNT_POINT).context(|| format!("statfs {usual}"))? {
+        None => return Ok(None),
+        Some(true) => return Ok(Some(usual.as_ref().into())),
+        Some(false) => {}
+    }
+    let text = std::fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo")?;
+    Ok(mountinfo::parse(&text).find(|mount| mount.fstype == "resctrl").map(|mount| mount.place.into()))
+}
+
+fn has(root: &Path, resource: &str) -> bool {
+    root.join("info").join(resource).is_dir()
+}
+
+/// Looks at what a configuration asks for, and refuses what cannot be had.
+pub fn wanted(spec: &Spec) -> Result<Wanted> {
+    let asked = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
+    let Some(plan) = asked.map(rdt::plan).transpose()? else { return Ok(Wanted(None)) };
+    available(mounted()?, plan)
+}
+
+fn available(root: Option<PathBuf>, plan: RdtPlan) -> Result<Wanted> {
+    if let Some((_, text)) = plan.needs.iter().find(|(need, _)| !root.as_ref().is_some_and(|root| has(root, need))) {
+        return Err(Error::invalid(*text));
+    }
+    let root = root.ok_or_else(|| Error::invalid("intelRdt is specified in config, but Intel RDT is not enabled"))?;
+    Ok(Wanted(Some((root, plan))))
+}
+
+impl Wanted {
+    /// Makes it for the container `id`, in which nobody is yet.
+    pub fn make(self, id: &str) -> Result<Option<Rdt>> {
+        let Some((root, plan)) = self.0 else { return Ok(None) };
+        let class = match plan.class.as_deref() {
+            Some("/") => root.clone(),
+            Some(name) => root.join(name),
+            None => root.join(id),
+        };
+        let monitor = plan.monitored.then(|| class.join("mon_groups").join(id));
+        let made = Rdt { root, class, is_own: plan.class.is_none(), monitor };
+        made.fill(&plan).map_err(|err| {
+            made.remove().unwrap_or_else(|left| log::debug!("{left}"));
+            err.context("unable to apply Intel RDT configuration")
+        })?;
+        Ok(Some(made))
+    }
+}
+
+impl Rdt {
+    /// Returns what another runtime has noted.
+    pub fn of_another(class: PathBuf, monitor: Option<PathBuf>, is_own: bool) -> Self {
+        let root = class.parent().unwrap_or(&class).to_owned();
+        Self { root, class, is_own, monitor }
+    }
+
+    fn fill(&self, plan: &RdtPlan) -> Result<()> {
+        if plan.class.is_some() && plan.schemata.is_empty() {
+            std::fs::metadata(&self.class).context(|| {
+                let rule = "must be pre-created when schemata, l3CacheSchema and memBwSchema are empty";
+                format!("clos dir not accessible ({rule}): stat {}", self.class.display())
+            })?;
+        }
+        self.make_directory(&self.class)?;
+        self.share(&plan.schemata)?;
+        self.monitor.iter().try_for_each(|monitor| self.make_directory(monitor))
+    }
+
+    fn make_directory(&self, path: &Path) -> Result<()> {
+        let made = std::fs::create_dir_all(path).context(|| format!("mkdir {}", path.display()));
+        made.map_err(|err| self.explained(err))
+    }
+
+    fn write(&self, path: &Path, text: &str) -> Result<()> {
+        let written = std::fs::write(path, text).context(|| format!("write {text:?} to {}", path.display()));
+        written.map_err(|err| self.explained(err))
+    }
+
+    /// Adds what the kernel says of its last refusal.
+    fn explained(&self, err: Error) -> Error {
+        match std::fs::read_to_string(self.root.join("info/last_cmd_status")) {
+            Ok(status) => Error::new(err.kind(), format!("{err}, last_cmd_status: {}", status.trim_end())),
+            Err(_) => err,
+        }
+    }
+
+    /// Sets shares; those that no line names stay as they are.
+    fn share(&self, schemata: &[String]) -> Result<()> {
+        if schemata.is_empty() {
+            Ok(())
+        } else {
+            self.write(&self.class.join("schemata"), &(schemata.join("\n") + "\n"))
+        }
+    }
+
+    /// Puts a process in it, whose children then are too.
+    pub fn add(&self, pid: i32) -> Result<()> {
+        let groups = [Some(&self.class), self.monitor.as_ref()];
+        let mut added = groups.into_iter().flatten().map(|group| self.write(&group.join("tasks"), &pid.to_string()));
+        added.try_for_each(|added| added).context(|| format!("error adding pid {pid} to Intel RDT"))
+    }
+
+    /// Puts one more process of the container in it, unless others have taken it away, as with runc.
+    pub fn add_beside(&self, pid: i32) -> Result<()> {
+        if self.class.is_dir() { self.add(pid) } else { Ok(()) }
+    }
+
+    /// Puts a container that runs already in it, its init and whoever is in its cgroup.
+    pub fn add_all(&self, init: i32, cgroup: &Cgroup) -> Result<()> {
+        cgroup.pids(true)?.into_iter().chain([init]).try_for_each(|pid| self.add(pid))
+    }
+
+    /// Removes what goes with the container; what others have taken away is gone.
+    pub fn remove(&self) -> Result<()> {
+        let class = self.is_own.then_some(&self.class);
+        self.monitor.iter().chain(class).try_for_each(|group| match std::fs::remove_dir(group) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.context(|| format!("remove {}", group.display())),
+        })
+    }
+
+    /// Returns what there is, what of that the container has, and what it has used.
+    pub fn stats(&self) -> Value {
+        let mut stats = Map::new();
+        let schemata = |path: &Path| -> Vec<String> {
+            let text = std::fs::read_to_string(path.join("schemata")).unwrap_or_default();
+            text.lines().map(|line| line.trim().to_owned()).collect()
+        };
+        let (everybodys, own) = (schemata(&self.root), schemata(&self.class));
+        for (resource, numbers, about, root_key, key) in [
+            (L3, &["min_cbm_bits", "num_closids"][..], "l3_cache_info", "l3_cache_schema_root", "l3_cache_schema"),
+            (
+                MB,
+                &["bandwidth_gran", "delay_linear", "min_bandwidth", "num_closids"],
+                "mem_bw_info",
+                "mem_bw_schema_root",
+                "mem_bw_schema",
+            ),
+        ] {
+            if !has(&self.root, resource) {
+                continue;
+            }
+            let place = self.root.join("info").join(resource);
+            let mut info: Map<_, _> = counts(&place, numbers);
+            if let Ok(mask) = std::fs::read_to_string(place.join("cbm_mask")) {
+                info.insert("cbm_mask".to_owned(), mask.trim_end().into());
+            }
+            stats.insert(about.to_owned(), info.into());
+            for (key, lines) in [(root_key, &everybodys), (key, &own)] {
+                let line = lines.iter().rev().find(|line| line.contains(resource));
+                stats.extend(line.map(|line| (key.to_owned(), line.clone().into())));
+            }
+        }
+        stats.insert("schemata".to_owned(), json!(own));
+        stats.extend(self.monitored("mbm_stats", &["mbm_total_bytes", "mbm_local_bytes"]));
+        stats.extend(self.monitored("cmt_stats", &["llc_occupancy"]));
+        stats.into()
+    }
+
+    /// Returns counters of each cache, if the kernel keeps any of them.
+    fn monitored(&self, key: &str, files: &[&str]) -> Option<(String, Value)> {
+        let kept = std::fs::read_to_string(self.root.join("info/L3_MON/mon_features")).ok()?;
+        let files: Vec<&str> = files.iter().copied().filter(|file| kept.lines().any(|line| line == *file)).collect();
+        let group = self.monitor.as_ref().unwrap_or(&self.class);
+        let mut caches: Vec<PathBuf> =
+            std::fs::read_dir(group.join("mon_data")).ok()?.flatten().map(|entry| entry.path()).collect();
+        caches.sort_unstable();
+        (!files.is_empty())
+            .then(|| (key.to_owned(), caches.iter().map(|cache| Value::from(counts(cache, &files))).collect()))
+    }
+}
+
+/// Reads numbers that stand in files of their own; what is 0 is left out, as in runc.
+fn counts(place: &Path, files: &[&str]) -> Map<String, Value> {
+    let read = |file: &&str| std::fs::read_to_string(place.join(file)).ok()?.trim().parse::<u64>().ok();
+    let numbers = files.iter().filter_map(|file| Some((*file, read(file)?)));
+    numbers.filter(|(_, number)| *number != 0).map(|(file, number)| (file.to_owned(), number.into())).collect()
+}
+
+impl Container {
+    /// Changes the shares of a container. One that was in no class of its own comes into one.
+    pub fn share(&mut self, l3_cache: Option<String>, bandwidth: Option<String>) -> Result<()> {
+        if self.status()? == Status::Stopped {
+            return Err(kill::not_running());
+        }
+        let schemata: Vec<String> = [l3_cache, bandwidth].into_iter().flatten().collect();
+        if let Some(rdt) = &self.state.rdt {
+            return rdt.share(&schemata);
+        }
+        let plan = RdtPlan { schemata, ..RdtPlan::default() };
+        let made = available(mounted()?, plan)?.make(self.id())?;
+        made.iter().try_for_each(|made| made.add_all(self.state.pid, &self.state.cgroup))?;
+        self.state.rdt = made;
+        self.dir.save(&self.state)
+    }
+}
+
+/// Says whether shares of a resource can be set here.
+pub fn can_share(resource: &str) -> Result<bool> {
+    Ok(mounted()?.is_some_and(|root| has(&root, resource)))
+}
+
+#[cfg(test)]
+#[path = "rdt_tests.rs"]
+mod tests;
