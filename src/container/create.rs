@@ -295,8 +295,7 @@ fn plan_init(
     let process = Surroundings {
         keyring: (!options.no_new_keyring).then(|| plan::keyring_name(&id)),
         preserve_fds: options.preserve_fds,
-        may_set_groups: super::may_set_groups() && !run_oci::keeps_groups(spec),
-        ..super::surroundings(linux, streams)?
+        ..super::surroundings(spec, streams)?
     };
     let kcore = Path::new("/proc/kcore").exists();
     let no_pivot =

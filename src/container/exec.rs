@@ -10,7 +10,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::cgroup::Version;
 use crate::plan::namespaces::{Kind, Namespace, NamespacePlan, of};
 use crate::plan::process::{ProcessPlan, Surroundings};
-use crate::plan::{self, InitPlan, run_oci};
+use crate::plan::{self, InitPlan};
 use crate::spec;
 use crate::sys::Errno;
 use nix::sys::stat::stat;
@@ -104,8 +104,7 @@ impl Container {
         let around = Surroundings {
             keyring: (!self.state.no_new_keyring).then(|| plan::keyring_name(&id)),
             preserve_fds: options.preserve_fds,
-            may_set_groups: super::may_set_groups() && !run_oci::keeps_groups(spec),
-            ..super::surroundings(linux, streams)?
+            ..super::surroundings(spec, streams)?
         };
         let host_mounts = of(plan::linux(spec)?, Kind::Mount) == Namespace::Host;
         let [first_cpus, last_cpus] = plan::process::exec_affinity(process)?;

@@ -63,6 +63,7 @@ pub use streams::StreamOptions;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::namespaces::{Kind, Namespace, of};
 use crate::plan::process::Surroundings;
+use crate::plan::run_oci;
 use crate::sys::{Errno, pidfd, proc, socket};
 use oci_spec::runtime::{Linux, LinuxPersonality, LinuxPersonalityDomain, Spec};
 use state::StateDir;
@@ -287,10 +288,11 @@ fn may_set_groups() -> bool {
 }
 
 /// Returns what every process of a container is surrounded by, be it its init or one more.
-fn surroundings(linux: Option<&Linux>, streams: &Streams) -> Result<Surroundings> {
+fn surroundings(spec: &Spec, streams: &Streams) -> Result<Surroundings> {
+    let linux = spec.linux().as_ref();
     Ok(Surroundings {
         last_capability: crate::sys::process::last_capability(),
-        may_set_groups: may_set_groups(),
+        may_set_groups: may_set_groups() && !run_oci::keeps_groups(spec),
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(personality),
         memory_policy: linux.map(crate::plan::memory_policy::plan).transpose()?.flatten(),
         has_cpuset: has_cpuset(linux),

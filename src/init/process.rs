@@ -10,6 +10,7 @@ use crate::plan::step::{Failure, HookEnd, Step};
 use crate::sys::{self, Errno, fd, path, process, seccomp};
 use nix::fcntl::{AtFlags, OFlag};
 use nix::libc;
+use nix::sys::stat::FileStat;
 use nix::unistd::AccessFlags;
 use std::ffi::CStr;
 use std::fmt::{Display, Formatter, Write};
@@ -72,13 +73,13 @@ fn own_null() -> Result<()> {
     for number in 0..3 {
         // One that is closed stays closed.
         let Ok(stream) = fd::inherited(number) else { continue };
-        if !is_null(stream).at(Step::Descriptors)? {
+        if !is_null(&path::fstat(stream).at(Step::Descriptors)?) {
             continue;
         }
         if null.is_none() {
             // A root file system without the device, or with something else in its place, keeps the host's.
             let Ok(opened) = path::open(c"/dev/null", OFlag::O_RDWR | OFlag::O_NOCTTY) else { return Ok(()) };
-            if !is_null(opened.as_fd()).at(Step::Descriptors)? {
+            if !is_null(&path::fstat(opened.as_fd()).at(Step::Descriptors)?) {
                 return Ok(());
             }
             null = Some(opened);
@@ -90,9 +91,8 @@ fn own_null() -> Result<()> {
     Ok(())
 }
 
-fn is_null(file: BorrowedFd<'_>) -> sys::Result<bool> {
-    let status = path::fstat(file)?;
-    Ok(status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == libc::makedev(1, 3))
+fn is_null(status: &FileStat) -> bool {
+    status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == libc::makedev(1, 3)
 }
 
 /// Becomes the process that the plan describes, up to the program. The order is the point:
@@ -210,7 +210,7 @@ fn own_stdio(uid: u32) -> Result<()> {
     for number in 0..3 {
         let Ok(stream) = fd::inherited(number) else { continue };
         let status = path::fstat(stream).at(Step::Descriptors)?;
-        if is_null(stream).at(Step::Descriptors)? || status.st_uid == uid {
+        if is_null(&status) || status.st_uid == uid {
             continue;
         }
         match nix::unistd::fchown(stream, Some(nix::unistd::Uid::from_raw(uid)), None) {
