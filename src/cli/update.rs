@@ -104,7 +104,7 @@ fn read(path: &Path) -> Result<Value> {
     } else {
         text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
     }
-    Ok(stasis::spec::json::read(&text).context("parse resources")?.value)
+    stasis::spec::json::value(&text).context("parse resources")
 }
 
 /// How the value of an option is written.
