@@ -69,8 +69,18 @@ fn merge(into: &mut Value, change: Value) {
         (Value::Object(old), Value::Object(new)) => {
             new.into_iter().for_each(|(key, value)| merge(old.entry(key).or_insert(Value::Null), value));
         }
+        (Value::Array(old), Value::Array(new)) => {
+            old.retain(|entry| !new.iter().any(|other| is_about_the_same(entry, other)));
+            old.extend(new);
+        }
         (into, value) => *into = value,
     }
+}
+
+/// Says whether two entries of a list limit the same thing: a device, a size of pages, an interface. The kernel keeps
+/// what it was told of others.
+fn is_about_the_same(entry: &Value, other: &Value) -> bool {
+    ["major", "minor", "pageSize", "name"].iter().all(|key| entry.get(key) == other.get(key))
 }
 
 #[cfg(test)]
@@ -105,6 +115,17 @@ mod tests {
             assert_eq!(merged(&before, change).unwrap(), after);
         }
         assert_eq!(merged(&before, json!([])).unwrap_err().to_string(), "invalid resources: not an object");
+    }
+
+    #[test]
+    fn entries_of_lists_stay_that_are_about_something_else() {
+        let device = |minor: u64, rate: u64| json!({"major": 8, "minor": minor, "rate": rate});
+        let pages = |size: &str, limit: u64| json!({"pageSize": size, "limit": limit});
+        let lists = |devices: &[Value], pages: &[Value]| json!({"blockIO": {"throttleReadBpsDevice": devices}, "hugepageLimits": pages});
+        let before = lists(&[device(0, 5), device(16, 6)], &[pages("2MB", 1)]);
+        let change = lists(&[device(0, 7)], &[pages("1GB", 2)]);
+        let after = lists(&[device(16, 6), device(0, 7)], &[pages("2MB", 1), pages("1GB", 2)]);
+        assert_eq!(merged(&before, change).unwrap(), after);
     }
 
     #[test]
