@@ -66,3 +66,35 @@ impl OomWatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn on_v2_a_counter_that_has_grown_is_news_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let count = |kills: u32| {
+            // Other counters grow too: of limits that were met, and of kills that others decided on.
+            let text = format!("low 0\nhigh 3\nmax 9{kills}\noom {kills}\noom_kill {kills}\noom_group_kill 0\n");
+            std::fs::write(dir.path().join("memory.events"), text).unwrap();
+        };
+        let directory = json!({"version": "v2", "controllers": ["memory"], "mount": dir.path(), "path": dir.path()});
+        let cgroup = json!({"driver": "cgroupfs", "directories": [directory], "lenient": false});
+        let cgroup: Cgroup = serde_json::from_value(cgroup).unwrap();
+        count(2);
+        let mut watch = cgroup.watch_oom().unwrap().unwrap();
+        assert!(!watch.has_news().unwrap() && watch.poll().1 == PollFlags::POLLPRI);
+        for (kills, is_news) in [(3, true), (3, false), (7, true)] {
+            count(kills);
+            assert_eq!(watch.has_news().unwrap(), is_news, "{kills}");
+        }
+        assert_eq!(cgroup.oom_kills(), Some(7));
+    }
+
+    #[test]
+    fn without_a_controller_of_memory_there_is_nothing_to_watch() {
+        assert!(Cgroup::default().watch_oom().unwrap().is_none());
+    }
+}

@@ -158,8 +158,8 @@ impl Systemd {
     fn listen(&mut self) -> Outcome<()> {
         let rule = format!("type='signal',sender='{SERVICE}',path='{PATH}',member='JobRemoved'");
         self.0.watch(&rule)?;
-        self.call("Subscribe", &Encoder::default())?;
-        self.0.only_from(SERVICE)
+        self.0.only_from(SERVICE)?;
+        self.call("Subscribe", &Encoder::default()).map(drop)
     }
 
     fn call(&mut self, method: &str, body: &Encoder) -> Outcome<String> {

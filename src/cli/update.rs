@@ -110,7 +110,7 @@ fn read(path: &Path) -> Result<Value> {
     } else {
         text = stasis::Context::context(std::fs::read(path), || format!("open {}", path.display()))?;
     }
-    Ok(stasis::spec::json::read(&text).context("parse resources")?.value)
+    stasis::spec::json::value(&text).context("parse resources")
 }
 
 /// How the value of an option is written.

@@ -212,7 +212,9 @@ impl Crun {
             false => {
                 let mut plan = cgroup_plan(&Path::new("/").join(&self.cgroup_path))?;
                 plan.directories.retain(Directory::is_own);
-                plan.unit = self.systemd_cgroup.then(|| unit(self.scope.clone(), owner != 0));
+                // It takes the user's own systemd for whoever is not the host's root.
+                let is_user = owner != 0 || super::in_user_namespace();
+                plan.unit = self.systemd_cgroup.then(|| unit(self.scope.clone(), is_user));
                 Cgroup::planned(&plan)
             }
         };

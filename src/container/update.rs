@@ -6,35 +6,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan::cgroup::CgroupPlan;
 use crate::spec;
-use serde_json::{Map, Value};
-
-/// What Go's JSON reads in any case, and clients therefore write in any.
-const NAMES: &[&str] = &[
-    "blockIO",
-    "burst",
-    "checkBeforeUpdate",
-    "cpu",
-    "cpus",
-    "devices",
-    "hugepageLimits",
-    "idle",
-    "limit",
-    "memory",
-    "mems",
-    "network",
-    "period",
-    "pids",
-    "quota",
-    "rdma",
-    "realtimePeriod",
-    "realtimeRuntime",
-    "reservation",
-    "shares",
-    "swap",
-    "swappiness",
-    "unified",
-    "weight",
-];
+use serde_json::Value;
 
 impl Container {
     /// Changes the limits that `change` names, in the words of config.json's `linux.resources`, and notes them down.
@@ -74,44 +46,41 @@ fn replace(cgroup: &Cgroup, before: &Value, after: &Value) -> Result<()> {
 }
 
 /// Returns what is limited after a change.
-fn merged(before: &Value, mut change: Value) -> Result<Value> {
-    spec::drop_nulls(&mut change);
-    let Value::Object(mut change) = spelt(change) else {
-        return Err(Error::invalid("invalid resources: not an object"));
-    };
-    change.remove("devices");
-    if let Some(Value::Object(memory)) = change.get_mut("memory") {
+fn merged(before: &Value, change: Value) -> Result<Value> {
+    let mut change = spec::parse_resources(change)?;
+    change.set_devices(None);
+    if let Some(memory) = change.memory_mut() {
         // Both have no limit then: v1 would refuse memory without and memory with swap with one.
-        if memory.get("limit").and_then(Value::as_i64) == Some(-1) && !memory.contains_key("swap") {
-            memory.insert("swap".to_owned(), Value::from(-1));
+        if memory.limit() == Some(-1) && memory.swap().is_none() {
+            memory.set_swap(Some(-1));
         }
     }
-    let mut after = before.as_object().cloned().unwrap_or_default();
+    let mut after = before.clone();
     // They are files, which are written last: an old value would win over a new one that has a name.
-    after.remove("unified");
+    after.as_object_mut().map(|after| after.remove("unified"));
+    let change = serde_json::to_value(change).map_err(|err| Error::other(format!("write resources: {err}")))?;
     merge(&mut after, change);
-    Ok(Value::Object(after))
-}
-
-/// Returns the object with its keys as config.json has them.
-fn spelt(value: Value) -> Value {
-    let Value::Object(object) = value else { return value };
-    let mut entries = Map::new();
-    for (key, value) in object {
-        let known = NAMES.iter().find(|name| name.eq_ignore_ascii_case(&key));
-        entries.insert(known.map_or(key, |name| (*name).to_owned()), spelt(value));
-    }
-    Value::Object(entries)
+    Ok(after)
 }
 
 /// Puts new values in the place of old ones, at any depth.
-fn merge(into: &mut Map<String, Value>, change: Map<String, Value>) {
-    for (key, value) in change {
-        match (into.get_mut(&key), value) {
-            (Some(Value::Object(old)), Value::Object(new)) => merge(old, new),
-            (_, value) => _ = into.insert(key, value),
+fn merge(into: &mut Value, change: Value) {
+    match (into, change) {
+        (Value::Object(old), Value::Object(new)) => {
+            new.into_iter().for_each(|(key, value)| merge(old.entry(key).or_insert(Value::Null), value));
         }
+        (Value::Array(old), Value::Array(new)) => {
+            old.retain(|entry| !new.iter().any(|other| is_about_the_same(entry, other)));
+            old.extend(new);
+        }
+        (into, value) => *into = value,
     }
+}
+
+/// Says whether two entries of a list limit the same thing: a device, a size of pages, an interface. The kernel keeps
+/// what it was told of others.
+fn is_about_the_same(entry: &Value, other: &Value) -> bool {
+    ["major", "minor", "pageSize", "name"].iter().all(|key| entry.get(key) == other.get(key))
 }
 
 #[cfg(test)]
@@ -146,6 +115,17 @@ mod tests {
             assert_eq!(merged(&before, change).unwrap(), after);
         }
         assert_eq!(merged(&before, json!([])).unwrap_err().to_string(), "invalid resources: not an object");
+    }
+
+    #[test]
+    fn entries_of_lists_stay_that_are_about_something_else() {
+        let device = |minor: u64, rate: u64| json!({"major": 8, "minor": minor, "rate": rate});
+        let pages = |size: &str, limit: u64| json!({"pageSize": size, "limit": limit});
+        let lists = |devices: &[Value], pages: &[Value]| json!({"blockIO": {"throttleReadBpsDevice": devices}, "hugepageLimits": pages});
+        let before = lists(&[device(0, 5), device(16, 6)], &[pages("2MB", 1)]);
+        let change = lists(&[device(0, 7)], &[pages("1GB", 2)]);
+        let after = lists(&[device(16, 6), device(0, 7)], &[pages("2MB", 1), pages("1GB", 2)]);
+        assert_eq!(merged(&before, change).unwrap(), after);
     }
 
     #[test]

@@ -117,7 +117,8 @@ pub struct Connection {
     unread: Vec<u8>,
     /// Signals that came in before somebody waited for them.
     signals: Vec<Message>,
-    /// On a bus, the name of the one whose signals count: everybody there may send some to everybody.
+    /// On a bus, the name of the one whose messages count beside the bus's own: everybody there may send some to
+    /// everybody.
     sender: Option<String>,
     patience: Duration,
 }
@@ -160,7 +161,8 @@ impl Connection {
         self.call(BUS, "AddMatch", &body.with_signature("s")).map(drop)
     }
 
-    /// Takes signals of the one who has this name now, and of nobody else; without that one, the connection is of no use.
+    /// Takes messages of the one who has this name now, and of nobody else; without that one, the connection is of no
+    /// use.
     pub fn only_from(&mut self, service: &str) -> Outcome<()> {
         self.watch(&format!("type='signal',sender='{}',member='{LEFT}',arg0='{service}'", BUS.service))?;
         let mut body = Encoder::default();
@@ -177,7 +179,9 @@ impl Connection {
         let serial = self.serial;
         let call = wire::call(serial, object, method, body);
         self.socket.write_all(&call).map_err(|err| Failure::of(err).context(format!("call {method}")))?;
-        let answer = self.wait(method, |message| message.answers == Some(serial))?;
+        let answer = self.wait(method, |message| {
+            matches!(message.kind, Kind::Return | Kind::Error) && message.answers == Some(serial)
+        })?;
         if answer.kind == Kind::Error {
             let text = answer.body().text().unwrap_or_else(|_| "no reason given".to_owned());
             return Err(match answer.error_name.unwrap_or_default() {
@@ -201,12 +205,15 @@ impl Connection {
         let until = Instant::now() + self.patience;
         loop {
             let message = self.receive(until).map_err(|failure| failure.context(format!("wait for {what}")))?;
-            if message.kind == Kind::Signal && self.sender.is_some() && message.sender != self.sender {
-                match (message.sender.as_deref(), message.member.as_deref()) {
-                    (Some(sender), Some(LEFT)) if sender == BUS.service => {
+            if self.sender.is_some() && message.sender != self.sender {
+                let is_of_bus = message.sender.as_deref() == Some(BUS.service);
+                match message.kind {
+                    Kind::Signal if is_of_bus && message.member.as_deref() == Some(LEFT) => {
                         let left = Error::other(format!("wait for {what}: the service has left the bus"));
                         return Err(Failure::Closed(left));
                     }
+                    // The bus answers in the place of one who has left.
+                    Kind::Return | Kind::Error if is_of_bus => {}
                     _ => continue,
                 }
             }

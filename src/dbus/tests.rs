@@ -111,13 +111,17 @@ fn signals_of_others_and_unknown_messages_are_passed_over() {
         let mut unknown = other(Kind::Other, Some(owner), [""; 2], &Encoder::default());
         unknown[1] = 9;
         peer.send(&unknown);
+        // A message of another kind may say that it answers something.
+        peer.send(&other(Kind::Signal, Some(owner), ["Forged", ":1.66"], &Encoder::default()));
+        peer.send(&other(Kind::Call, Some(owner), ["Forged", ":1.66"], &Encoder::default()));
         peer.answer(owner, ":1.1");
         peer.job_removed(":1.66", "/job/forged too", "done");
         peer.job_removed(":1.1", "/job/real", "done");
         peer.send(&other(Kind::Signal, None, [LEFT, ":1.66"], &Encoder::default()));
         peer.send(&other(Kind::Signal, None, [LEFT, BUS.service], &Encoder::default()));
         let (serial, _) = peer.called().unwrap();
-        peer.refuse(serial, NO_REPLY);
+        peer.send(&other(Kind::Error, Some(serial), ["a.b.Forged", ":1.66"], &Encoder::default()));
+        peer.send(&other(Kind::Error, Some(serial), [NO_REPLY, BUS.service], &Encoder::default()));
     }]);
     let nobody = Address::Path(PathBuf::from("/nonexistent/socket"));
     let mut bus = Connection::bus(&[nobody, service.address()]).unwrap();

@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The names of the sets in config.json.
-const SETS: [&str; 5] = ["bounding", "effective", "inheritable", "permitted", "ambient"];
+pub const SETS: [&str; 5] = ["bounding", "effective", "inheritable", "permitted", "ambient"];
 
 /// The capability sets of a process, bit n standing for capability n (linux/capability.h).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

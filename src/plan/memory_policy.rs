@@ -15,6 +15,9 @@ pub struct MemoryPolicy {
     pub nodes: Vec<u64>,
 }
 
+/// The names of its parts in config.json.
+pub const NAMES: [&str; 3] = ["mode", "nodes", "flags"];
+
 /// Plans the policy of a container that has one.
 pub fn plan(linux: &Linux) -> Result<Option<MemoryPolicy>> {
     linux.memory_policy().as_ref().map(policy).transpose()
@@ -47,9 +50,8 @@ fn policy(asked: &LinuxMemoryPolicy) -> Result<MemoryPolicy> {
     Ok(MemoryPolicy { mode: mode | flags, nodes: number_list::mask(&nodes) })
 }
 
-/// Refuses, in runc's words, names in the text of a configuration that [`Linux`] cannot hold.
-pub fn check_names(config: &Value) -> Result<()> {
-    let policy = &config["linux"]["memoryPolicy"];
+/// Refuses, in runc's words, names in `linux.memoryPolicy` that [`LinuxMemoryPolicy`] cannot hold.
+pub fn check_names(policy: &Value) -> Result<()> {
     let refused = |what: &str, name: &Value| Err(Error::invalid(format!("invalid memory policy {what} {name}")));
     let none = Value::from("");
     let mode = policy.get("mode").unwrap_or(&none);
@@ -93,7 +95,7 @@ mod tests {
         assert!(local.ends_with("mode requires 0 nodes but got 8"), "{local}");
         let nodes = planned(json!({"mode": "MPOL_BIND", "nodes": "some"})).unwrap_err().to_string();
         assert!(nodes.starts_with("invalid memory policy node \"some\""), "{nodes}");
-        let names = |policy: Value| check_names(&json!({"linux": {"memoryPolicy": policy}})).unwrap_err().to_string();
+        let names = |policy: Value| check_names(&policy).unwrap_err().to_string();
         assert_eq!(names(json!({"mode": "MPOL_X"})), "invalid memory policy mode \"MPOL_X\"");
         for missing in [json!({}), json!({"nodes": "0-7"}), json!({"mode": ""})] {
             assert_eq!(names(missing), "invalid memory policy mode \"\"");

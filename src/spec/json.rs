@@ -40,24 +40,88 @@ pub fn read<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<Read<T>> {
 /// Keys of the specification whose values are maps, in which the case belongs to the key.
 const MAPS: [&str; 5] = ["annotations", "netDevices", "rdma", "sysctl", "unified"];
 
-/// Joins what stands under several spellings of one key, of which the types would take one alone.
-pub fn join_spellings(value: &mut Value) {
-    match value {
-        Value::Array(list) => list.iter_mut().for_each(join_spellings),
-        Value::Object(object) => {
-            let mut joined = Map::new();
-            for (key, value) in std::mem::take(object) {
-                let known = joined.keys().find(|known| known.eq_ignore_ascii_case(&key)).cloned().unwrap_or(key);
-                match (joined.get_mut(&known), value) {
-                    (Some(Value::Object(first)), Value::Object(more)) => first.extend(more),
-                    (_, value) => _ = joined.insert(known, value),
-                }
-            }
-            let parts = joined.iter_mut().filter(|(key, _)| !MAPS.iter().any(|map| map.eq_ignore_ascii_case(key)));
-            parts.for_each(|(_, part)| join_spellings(part));
-            *object = joined;
+/// Reads the value at the beginning of a text, in which one key may stand several times, in any case: what stands there
+/// is joined in the order of the text, under the first spelling. The types would take none, or one alone.
+pub fn value(text: &[u8]) -> serde_json::Result<Value> {
+    Joining { is_map: false }.deserialize(&mut serde_json::Deserializer::from_slice(text))
+}
+
+/// Reads a value, while the order of its keys is still known.
+#[derive(Clone, Copy)]
+struct Joining {
+    /// Whether it is one of [`MAPS`].
+    is_map: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Joining {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Joining {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element_seed(Joining { is_map: false })? {
+            values.push(value);
         }
-        _ => {}
+        Ok(values.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+        let mut joined = Map::new();
+        while let Some(key) = object.next_key::<String>()? {
+            let is_map = !self.is_map && MAPS.iter().any(|map| map.eq_ignore_ascii_case(&key));
+            let value = object.next_value_seed(Joining { is_map })?;
+            join(&mut joined, key, value, self.is_map);
+        }
+        Ok(joined.into())
+    }
+}
+
+/// Adds what stands under a key to what an earlier spelling of it had.
+fn join(object: &mut Map<String, Value>, key: String, value: Value, is_map: bool) {
+    let same = |known: &&String| if is_map { **known == key } else { known.eq_ignore_ascii_case(&key) };
+    let known = object.keys().find(same).cloned();
+    match (known.as_ref().and_then(|known| object.get_mut(known)), value) {
+        (Some(Value::Object(first)), Value::Object(more)) => {
+            let is_map = MAPS.iter().any(|map| map.eq_ignore_ascii_case(&key));
+            more.into_iter().for_each(|(key, value)| join(first, key, value, is_map));
+        }
+        (Some(first), value) => *first = value,
+        (None, value) => _ = object.insert(key, value),
     }
 }
 
@@ -280,11 +344,24 @@ mod tests {
     }
 
     #[test]
-    fn spellings_of_one_key_are_joined_but_in_maps() {
-        let mut value =
-            json!({"cpu": {"quota": 5}, "CPU": {"Cpus": "0", "cpus": "1"}, "Unified": {"A": "1", "a": "2"}});
-        join_spellings(&mut value);
-        assert_eq!(value, json!({"CPU": {"quota": 5, "Cpus": "1"}, "Unified": {"A": "1", "a": "2"}}));
+    fn spellings_of_one_key_are_joined_in_the_order_of_the_text_but_in_maps() {
+        for (text, expected) in [
+            (
+                r#"{"cpu": {"quota": 5}, "CPU": {"Cpus": "0", "cpus": "1"}} and more"#,
+                json!({"cpu": {"quota": 5, "Cpus": "1"}}),
+            ),
+            (r#"{"CPU": {"cpus": "1"}, "cpu": {"CPUs": "0"}}"#, json!({"CPU": {"cpus": "0"}})),
+            (r#"{"a": {"b": 1}, "a": {"c": [2, -1, 0.5, true]}}"#, json!({"a": {"b": 1, "c": [2, -1, 0.5, true]}})),
+            (r#"{"a": {"b": 1}, "A": null, "c": 1, "C": "d"}"#, json!({"a": null, "c": "d"})),
+            (
+                r#"{"Unified": {"A": "1", "a": "2"}, "unified": {"a": "3", "b": ""}}"#,
+                json!({"Unified": {"A": "1", "a": "3", "b": ""}}),
+            ),
+            (r#"{"rdma": {"a": {"X": 1, "x": 2}, "A": {}}}"#, json!({"rdma": {"a": {"X": 2}, "A": {}}})),
+        ] {
+            assert_eq!(value(text.as_bytes()).unwrap(), expected, "{text}");
+        }
+        assert!(value(b"{").is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub mod template;
 pub mod validate;
 
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::plan::run_oci;
+use crate::plan::{caps, memory_policy, run_oci};
 use json::Read;
 use oci_spec::runtime::{LinuxNamespace, LinuxResources, Mount, Process, Spec};
 use serde_json::{Value, json};
@@ -102,10 +102,12 @@ fn parse_text(text: Vec<u8>) -> Result<Config> {
         Ok(read) if is_whole(&read.value) => return understood(read, text),
         _ => {}
     }
-    let mut value: Value = json::read(&text).map_err(invalid)?.value;
-    json::join_spellings(&mut value);
+    let mut value = json::value(&text).map_err(invalid)?;
     drop_nulls(&mut value);
-    crate::plan::memory_policy::check_names(&value)?;
+    if let Some(policy) = part(&mut value, "linux").and_then(|linux| part(linux, "memoryPolicy")) {
+        respell(policy, &memory_policy::NAMES);
+        memory_policy::check_names(policy)?;
+    }
     if let Some(process) = part(&mut value, "process") {
         accept_as_runc(process);
         names::check_process(process)?;
@@ -147,8 +149,7 @@ pub fn parse_process(text: &[u8]) -> Result<Process> {
     if let Ok(read) = json::read(text) {
         return Ok(read.value);
     }
-    let mut process: Value = json::read(text).map_err(invalid)?.value;
-    json::join_spellings(&mut process);
+    let mut process = json::value(text).map_err(invalid)?;
     drop_nulls(&mut process);
     accept_as_runc(&mut process);
     names::check_process(&process)?;
@@ -159,11 +160,16 @@ pub fn parse_process(text: &[u8]) -> Result<Process> {
 pub fn parse_resources(mut value: Value) -> Result<LinuxResources> {
     drop_nulls(&mut value);
     drop_unlimited(&mut value);
-    serde_json::from_value(value).map_err(|err| Error::invalid(format!("invalid resources: {err}")))
+    let invalid = |why: &dyn std::fmt::Display| Error::invalid(format!("invalid resources: {why}"));
+    // A list of their values would be taken for the resources.
+    if !value.is_object() {
+        return Err(invalid(&"not an object"));
+    }
+    json::read(value.to_string().as_bytes()).map(|read| read.value).map_err(|err| invalid(&invalid_part(err)))
 }
 
 /// Removes what is null, at any depth: to Go it is the same as nothing.
-pub fn drop_nulls(value: &mut Value) {
+fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(object) => {
             object.retain(|_, value| !value.is_null());
@@ -202,6 +208,13 @@ fn part<'v>(object: &'v mut Value, name: &str) -> Option<&'v mut Value> {
     object.get_mut(name)
 }
 
+/// Gives the parts of an object that go by these names in whatever case those names.
+fn respell(object: &mut Value, names: &[&str]) {
+    for name in names {
+        part(object, name);
+    }
+}
+
 /// Adds a part to an object that has none of that name.
 fn fill_in(object: &mut Value, name: &str, default: Value) {
     if part(object, name).is_some() {
@@ -220,9 +233,10 @@ const SCHEDULER_FLAGS: [(&str, &str); 2] =
 /// drops capabilities that nobody knows.
 fn accept_as_runc(process: &mut Value) {
     if let Some(capabilities) = part(process, "capabilities") {
-        let unknown = crate::plan::caps::remove_unknown(capabilities);
+        respell(capabilities, &caps::SETS);
+        let unknown = caps::remove_unknown(capabilities);
         if !unknown.is_empty() {
-            log::warn!("{}", crate::plan::caps::ignored_warning(&unknown));
+            log::warn!("{}", caps::ignored_warning(&unknown));
         }
     }
     if let Some(Value::Array(flags)) = part(process, "scheduler").and_then(|scheduler| part(scheduler, "flags")) {
@@ -318,6 +332,32 @@ mod tests {
     }
 
     #[test]
+    fn resources_are_read_in_any_case() {
+        let text = br#"{"BlockIO": {"ThrottleReadIOPSDevice": [{"Major": 8, "MINOR": 0, "rate": 5}]},
+                        "hugepagelimits": [{"PageSize": "2MB", "Limit": 7}], "CPU": {"Cpus": "0"}, "cpu": {"Shares": 3}}"#;
+        let read = parse_resources(json::value(text).unwrap()).unwrap();
+        let expected = json!({
+            "blockIO": {"throttleReadIOPSDevice": [{"major": 8, "minor": 0, "rate": 5}]},
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 7}], "cpu": {"cpus": "0", "shares": 3},
+        });
+        assert_eq!(serde_json::to_value(read).unwrap(), expected);
+        assert_eq!(parse_resources(json!([])).unwrap_err().to_string(), "invalid resources: not an object");
+    }
+
+    #[test]
+    fn the_later_one_of_two_spellings_counts() {
+        let cwd = |text: &[u8]| parse_process(text).unwrap().cwd().display().to_string();
+        assert_eq!(cwd(br#"{"cwd": "/a", "CWD": "/b", "user": {}}"#), "/b");
+        assert_eq!(cwd(br#"{"CWD": "/b", "cwd": "/a", "user": {}}"#), "/a");
+    }
+
+    #[test]
+    fn names_of_a_memory_policy_are_refused_in_any_case() {
+        let text = br#"{"ociVersion": "1.0.2", "Linux": {"MemoryPolicy": {"Mode": "MPOL_X"}}}"#;
+        assert_eq!(parse(text.to_vec()).unwrap_err().to_string(), "invalid memory policy mode \"MPOL_X\"");
+    }
+
+    #[test]
     fn an_annotation_names_the_receiver_of_a_profile_that_names_none() {
         let receiver = |profile: Value| {
             let linux = json!({"seccomp": profile});
@@ -338,10 +378,14 @@ mod tests {
 
     #[test]
     fn unknown_capabilities_are_dropped() {
-        let text = br#"{"cwd": "/", "user": {"uid": 0, "gid": 0},
-                        "capabilities": {"bounding": ["CAP_KILL", "CAP_NEW_AND_SHINY"]}}"#;
-        let process = parse_process(text).unwrap();
-        assert_eq!(process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap().len(), 1);
+        for (capabilities, bounding) in [("capabilities", "bounding"), ("Capabilities", "Bounding")] {
+            let text = format!(
+                r#"{{"cwd": "/", "user": {{"uid": 0, "gid": 0}},
+                     "{capabilities}": {{"{bounding}": ["CAP_KILL", "CAP_NEW_AND_SHINY"]}}}}"#
+            );
+            let process = parse_process(text.as_bytes()).unwrap();
+            assert_eq!(process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap().len(), 1);
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use crate::host::{Host, Kind, Scope};
 use crate::support::Bundle;
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 fn limited(resources: Value) -> Bundle {
     Bundle::sleep().with(|config| {
@@ -188,6 +190,54 @@ fn on_v2_limits_change_and_the_policy_of_the_start_stays() {
     c.runtime.cmd(&["update", "--resources", path.to_str().unwrap(), c.runtime.id()]).ok();
     holds(&c, &[("", "memory.oom.group", "1")]);
     shows(&c, &[("OOMPolicy", &policy)]);
+}
+
+#[test]
+fn on_v2_limits_of_a_device_stay_beside_new_ones() {
+    requires!(root, systemd);
+    ours_only!("runc's update knows no limits of devices");
+    if !v2_has_controllers() {
+        return;
+    }
+    let (major, minor) = disk();
+    let rate = |rate: u32| json!([{"major": major, "minor": minor, "rate": rate}]);
+    let read = json!({"blockIO": {"throttleReadBpsDevice": rate(1_048_576)}});
+    let c = Host::shared(Kind::V2).scope(limited(read)).run();
+    let holds_at = |limits: &str| holds(&c, &[("", "io.max", &format!("{major}:{minor} {limits}"))]);
+    holds_at("rbps=1048576 wbps=max riops=max wiops=max");
+    let path = c.runtime.bundle().path().join("resources.json");
+    for (change, limits) in [
+        (json!({"throttleWriteIOPSDevice": rate(100)}), "rbps=1048576 wbps=max riops=max wiops=100"),
+        (json!({"throttleReadBpsDevice": rate(2_097_152)}), "rbps=2097152 wbps=max riops=max wiops=100"),
+    ] {
+        std::fs::write(&path, json!({"blockIO": change}).to_string()).unwrap();
+        c.runtime.cmd(&["update", "--resources", path.to_str().unwrap(), c.runtime.id()]).ok();
+        holds_at(limits);
+    }
+}
+
+#[test]
+fn on_v2_limits_of_memory_that_are_met_are_events() {
+    requires!(root, systemd);
+    if !v2_has_controllers() {
+        return;
+    }
+    let c = Host::shared(Kind::V2).scope(limited(json!({"memory": {"limit": 33_554_432, "swap": 33_554_432}}))).run();
+    let mut watch = c.runtime.command(&["events", "--interval", "100ms", c.runtime.id()]);
+    let mut watch = watch.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut events = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);
+    // With the first of them it is known to watch.
+    let first: Value = serde_json::from_str(&events.next().unwrap()).unwrap();
+    assert_eq!(first["type"], "stats");
+    c.runtime.exec_sh("head -c 100000000 /dev/zero | tail").fails();
+    let told = format!("{{\"type\":\"oom\",\"id\":\"{}\"}}", c.runtime.id());
+    // For a minute at most.
+    assert!(events.take(600).any(|line| line == told));
+    let counted = c.file("", "memory.events");
+    assert!(counted.lines().any(|line| line.starts_with("oom_kill ") && line != "oom_kill 0"), "{counted}");
+    c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
+    watch.wait().unwrap();
+    c.leaves_nothing();
 }
 
 #[test]
