@@ -9,7 +9,7 @@ set -euo pipefail
 
 dir=${1:?usage: machine-image.sh DIR}
 init=$(dirname "$0")/machine-init.sh
-packages=apparmor,busybox-static,criu,dbus,gcc,iproute2,iptables,kmod,libc6-dev,nftables,procps,systemd
+packages=apparmor,busybox-static,criu,dbus,gcc,iproute2,iptables,kmod,libc6-dev,nftables,procps,runc,systemd
 install_packages mmdebstrap e2fsprogs xz-utils
 
 # Unpacks the kernel's packages, whose own scripts would make an initrd.
