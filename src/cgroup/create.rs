@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::{Cgroup, Driver, Holder, file, is_permission, systemd, v1, v2};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::cgroup::{CgroupPlan, Directory, Version};
 use crate::sys::Errno;
 
@@ -30,7 +30,9 @@ pub(super) fn create(plan: &CgroupPlan, must_be_new: bool) -> Result<(Cgroup, Op
     let Some(unit) = &plan.unit else { return Ok((directories(plan, must_be_new)?, None)) };
     let holder = systemd::start(unit)?;
     // systemd makes no scope that is there.
-    let made = directories(plan, false).map(|cgroup| (Cgroup { fresh: true, ..cgroup }, Some(holder)));
+    let made = make_room(plan, &unit.name, &holder)
+        .and_then(|()| directories(plan, false))
+        .map(|cgroup| (Cgroup { fresh: true, ..cgroup }, Some(holder)));
     if made.is_err() {
         // Its holder has ended by now.
         if let Err(err) = systemd::stop(&unit.name, unit.is_user) {
@@ -38,6 +40,18 @@ pub(super) fn create(plan: &CgroupPlan, must_be_new: bool) -> Result<(Cgroup, Op
         }
     }
     made
+}
+
+/// Moves the holder to where the container will be, if that is below the scope: on v2 one that has a process gives no
+/// controllers to others.
+fn make_room(plan: &CgroupPlan, unit: &str, holder: &Holder) -> Result<()> {
+    let is_below = |directory: &&Directory| directory.version == Version::V2 && !directory.path.ends_with(unit);
+    for path in plan.directories.iter().filter(is_below).map(|directory| &directory.path) {
+        std::fs::create_dir_all(path).context(|| format!("mkdir cgroup {}", path.display()))?;
+        let procs = path.join("cgroup.procs");
+        file::write(&procs, &holder.pid().to_string()).context(|| format!("write to {}", procs.display()))?;
+    }
+    Ok(())
 }
 
 fn directories(plan: &CgroupPlan, must_be_new: bool) -> Result<Cgroup> {

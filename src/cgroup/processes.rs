@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::{Cgroup, file};
+use super::{Cgroup, Driver, file};
 use crate::error::{Context, Error, Result};
 use crate::plan::cgroup::Version;
 use crate::sys::{Errno, pidfd};
@@ -124,8 +124,17 @@ fn send_until_none_is_left(cgroup: &Cgroup, signal: i32) -> Result<()> {
 /// Removes the directories of a cgroup, as many as can be; returns the first failure.
 pub(super) fn remove(cgroup: &Cgroup) -> Result<()> {
     let until = Instant::now() + REMOVAL_LIMIT;
-    let removed = cgroup.directories.iter().map(|directory| remove_path(&directory.path, until));
+    let removed = cgroup.directories.iter().map(|directory| remove_path(top(cgroup, &directory.path), until));
     removed.fold(Ok(()), Result::and)
+}
+
+/// Returns the uppermost directory that was made for the container alone: it may be in one below its scope, of which
+/// systemd does not know in all hierarchies.
+fn top<'p>(cgroup: &Cgroup, path: &'p Path) -> &'p Path {
+    match &cgroup.driver {
+        Driver::Cgroupfs => path,
+        Driver::Systemd { unit, .. } => path.ancestors().find(|above| above.ends_with(unit)).unwrap_or(path),
+    }
 }
 
 /// Removes a cgroup, after those below it.

@@ -4,9 +4,9 @@ use super::create::CreateOptions;
 use crate::cgroup::{self, Cgroup, Holder};
 use crate::error::Result;
 use crate::plan::cgroup::{self as planned, CgroupPlan, Directory, Layout, Mount, OwnCgroup, Version, systemd};
-use crate::plan::linux;
 use crate::plan::mounts::{CgroupView, V1Hierarchy};
 use crate::plan::namespaces::{self, Kind, Namespace};
+use crate::plan::{linux, run_oci};
 use oci_spec::runtime::{Linux, Spec};
 
 /// Plans a container's cgroup; says too which layout of the hierarchies it is for.
@@ -18,8 +18,9 @@ pub fn plan(spec: &Spec, id: &str, options: &CreateOptions) -> Result<(Option<Cg
     let mut plan = match path {
         _ if options.systemd => {
             let annotated = spec.annotations().as_ref().map_or(Ok(Vec::new()), systemd::annotated)?;
+            let subgroup = run_oci::subgroup(spec)?;
             let host = cgroup::systemd::host(&layout, super::has_own_systemd())?;
-            systemd::plan(&layout, &host, systemd::Asked { path, id, resources, annotated })?
+            systemd::plan(&layout, &host, systemd::Asked { path, id, resources, annotated, subgroup })?
         }
         Some(path) if path.is_absolute() => planned::plan(&layout, &OwnCgroup::default(), Some(path), id, resources)?,
         _ => planned::plan(&layout, &cgroup::own()?, path, id, resources)?,

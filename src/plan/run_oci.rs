@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use oci_spec::runtime::Spec;
+use std::path::{Component, Path};
 
 /// What the names of all of them begin with.
 pub const PREFIX: &str = "run.oci.";
@@ -35,15 +36,20 @@ pub fn label_option(spec: &Spec) -> Result<&str> {
     }
 }
 
+/// Returns the cgroup below its scope that a container is put in by systemd, if one is asked for.
+pub fn subgroup(spec: &Spec) -> Result<Option<&Path>> {
+    let Some(path) = value(spec, SUBGROUP).filter(|path| !path.is_empty()).map(Path::new) else { return Ok(None) };
+    match path.components().all(|part| matches!(part, Component::Normal(_))) {
+        true => Ok(Some(path)),
+        false => Err(Error::invalid(format!("annotation {SUBGROUP}: {path:?} is no cgroup below the scope"))),
+    }
+}
+
 /// Returns those that mean nothing to us, by name.
 pub fn ignored(spec: &Spec) -> Vec<&str> {
-    let known = [HOOKS_STDOUT, HOOKS_STDERR, PIDFD_RECEIVER, SECCOMP_RECEIVER, KEEP_GROUPS, LABEL_OPTION];
-    let listed = spec.annotations().iter().flatten().filter(|(name, value)| {
-        // An empty one says that there is to be none, and there is none.
-        let is_known = known.contains(&name.as_str()) || (*name == SUBGROUP && value.is_empty());
-        name.starts_with(PREFIX) && !is_known
-    });
-    let mut names: Vec<&str> = listed.map(|(name, _)| name.as_str()).collect();
+    let known = [HOOKS_STDOUT, HOOKS_STDERR, PIDFD_RECEIVER, SECCOMP_RECEIVER, KEEP_GROUPS, LABEL_OPTION, SUBGROUP];
+    let names = spec.annotations().iter().flatten().map(|(name, _)| name.as_str());
+    let mut names: Vec<&str> = names.filter(|name| name.starts_with(PREFIX) && !known.contains(name)).collect();
     names.sort_unstable();
     names
 }
@@ -61,8 +67,19 @@ mod tests {
     fn what_is_not_known_is_named() {
         let all = spec(json!({KEEP_GROUPS: "1", SUBGROUP: "", "run.oci.handler": "krun", "run.oci.a": "", "x": "y"}));
         assert_eq!(ignored(&all), ["run.oci.a", "run.oci.handler"]);
-        assert_eq!(ignored(&spec(json!({SUBGROUP: "container"}))), [SUBGROUP]);
         assert!(keeps_groups(&all) && !keeps_groups(&spec(json!({KEEP_GROUPS: "0"}))));
+    }
+
+    #[test]
+    fn a_subgroup_is_below_the_scope() {
+        for (path, below) in [("", None), ("container", Some("container")), ("a/b", Some("a/b"))] {
+            assert_eq!(subgroup(&spec(json!({SUBGROUP: path}))).unwrap(), below.map(Path::new));
+        }
+        assert_eq!(subgroup(&spec(json!({}))).unwrap(), None);
+        for path in ["/", "/a", "..", "a/../../b"] {
+            let err = subgroup(&spec(json!({SUBGROUP: path}))).unwrap_err().to_string();
+            assert!(err.ends_with("is no cgroup below the scope"), "{err}");
+        }
     }
 
     #[test]

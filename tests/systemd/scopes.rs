@@ -94,6 +94,33 @@ fn annotations_are_properties() {
 }
 
 #[test]
+fn a_container_may_be_below_its_scope() {
+    requires!(root, systemd);
+    ours_only!("the annotation is crun's");
+    for host in Host::all() {
+        let bundle = Bundle::sleep().with(|config| {
+            config["annotations"] = json!({"run.oci.systemd.subgroup": "inner"});
+            config["linux"]["resources"]["hugepageLimits"] = json!([{"pageSize": "2MB", "limit": 4_194_304}]);
+        });
+        let c = host.scope(bundle).run();
+        // The next process too.
+        let init = host.inside(&format!("grep ^0:: /proc/{}/cgroup", c.runtime.pid()));
+        for place in [init, c.runtime.exec_sh("grep ^0:: /proc/self/cgroup")] {
+            assert!(place.text().trim_end().ends_with(&format!("/{}/inner", c.unit())), "{place}");
+        }
+        if host.inside("test -e /sys/fs/cgroup/cgroup.procs").code == 0 {
+            assert_eq!(c.file("", "inner/hugetlb.2MB.max"), "4194304");
+        }
+        assert_eq!(c.property("ActiveState"), "active");
+        c.runtime.pause().ok();
+        assert_eq!(c.runtime.status(), "paused");
+        c.runtime.resume().ok();
+        c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
+        c.leaves_nothing();
+    }
+}
+
+#[test]
 fn a_property_that_systemd_refuses_is_an_error_with_its_words() {
     requires!(root, systemd);
     let bundle = Bundle::sleep().with(|config| config["annotations"] = json!({"org.systemd.property.NoSuch": "true"}));

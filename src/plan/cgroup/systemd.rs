@@ -105,6 +105,8 @@ pub struct Asked<'a> {
     pub resources: Option<&'a LinuxResources>,
     /// Properties of annotations, which win over those that every unit has. Limits win over them.
     pub annotated: Vec<Property>,
+    /// The cgroup below the scope that the container is put in.
+    pub subgroup: Option<&'a Path>,
 }
 
 /// Plans the cgroup of a container as a unit of systemd.
@@ -114,7 +116,8 @@ pub fn plan(layout: &Layout, host: &Host, asked: Asked<'_>) -> Result<CgroupPlan
     }
     let names = Names::parse(asked.path, asked.id, host.is_user)?;
     let below = expand(&names.slice)?;
-    let path = Path::new("/").join(&host.root).join(below.strip_prefix("/").unwrap_or(&below)).join(&names.unit);
+    let mut path = Path::new("/").join(&host.root).join(below.strip_prefix("/").unwrap_or(&below)).join(&names.unit);
+    path.extend(asked.subgroup);
     let resources = asked.resources.map(rounded);
     let mut plan = super::plan(layout, &OwnCgroup::default(), Some(&path), asked.id, resources.as_ref())?;
     let version = if matches!(layout, Layout::V2(_)) { Version::V2 } else { Version::V1 };

@@ -10,7 +10,11 @@ fn mount(point: &str, controllers: &[&str]) -> Mount {
 fn plan_of(path: &str, host: &Host, json: &str, annotated: Vec<Property>) -> Result<CgroupPlan> {
     let layout = Layout::V2(mount("/sys/fs/cgroup", &["cpuset", "cpu", "io", "memory", "pids"]));
     let resources = serde_json::from_str(json).unwrap();
-    plan(&layout, host, Asked { path: Some(Path::new(path)), id: "c1", resources: Some(&resources), annotated })
+    plan(
+        &layout,
+        host,
+        Asked { path: Some(Path::new(path)), id: "c1", resources: Some(&resources), annotated, subgroup: None },
+    )
 }
 
 fn limits_of(version: Version, json: &str) -> Vec<String> {
@@ -193,7 +197,7 @@ fn on_v1_systemd_is_told_the_devices() {
     let layout = Layout::V1(vec![mount("/sys/fs/cgroup/devices", &["devices"])]);
     let properties = |json: &str| {
         let resources = serde_json::from_str(json).unwrap();
-        let asked = Asked { path: None, id: "c", resources: Some(&resources), annotated: Vec::new() };
+        let asked = Asked { path: None, id: "c", resources: Some(&resources), annotated: Vec::new(), subgroup: None };
         plan(&layout, &Host::default(), asked).unwrap().unit.unwrap().properties
     };
     let strict = properties(
@@ -225,7 +229,7 @@ fn on_v1_systemd_is_told_the_devices() {
 #[test]
 fn a_users_own_systemd_has_v2_only() {
     let host = Host { is_user: true, ..Host::default() };
-    let asked = Asked { path: None, id: "c", resources: None, annotated: Vec::new() };
+    let asked = Asked { path: None, id: "c", resources: None, annotated: Vec::new(), subgroup: None };
     let err = plan(&Layout::V1(Vec::new()), &host, asked).unwrap_err();
     assert_eq!(err.to_string(), "the user's own systemd can make cgroups for containers on cgroup v2 only");
 }
