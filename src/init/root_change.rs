@@ -1,7 +1,7 @@
 //! The root file system made the root: by pivot_root, by moving it there, or by chroot alone.
 
 use super::report::{At, Result};
-use super::rootfs::flags;
+use super::rootfs::{flags, make_parent_private};
 use crate::plan::step::Step;
 use crate::plan::{RootChange, RootfsPlan};
 use crate::sys::mount::{self, Attributes};
@@ -19,6 +19,8 @@ pub fn change_root(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
         RootChange::Pivot => pivot(plan).at(Step::PivotRoot)?,
         RootChange::Move(places) => {
             places.iter().try_for_each(|place| hide(place)).at(Step::PivotRoot)?;
+            // What is shared has the host's root covered too.
+            make_parent_private(b"/").at(Step::PivotRoot)?;
             mount::move_here_to_root().at(Step::PivotRoot)?;
             chroot_here().at(Step::PivotRoot)?;
         }
@@ -41,8 +43,11 @@ fn chroot_here() -> sys::Result<()> {
     nix::unistd::chdir(c"/")
 }
 
-/// Takes a mount of the host's away, or covers it where a user namespace may not.
+/// Takes a mount of the host's away, or covers it where a user namespace may not. The host keeps it, be it itself shared
+/// or the mount that it is on.
 fn hide(place: &CStr) -> sys::Result<()> {
+    let name = place.to_bytes();
+    make_parent_private(&name[..name.iter().rposition(|&byte| byte == b'/').unwrap_or(0)])?;
     match mount::set_propagation(place, MsFlags::MS_SLAVE | MsFlags::MS_REC) {
         // It went with another that it was in.
         Err(Errno::ENOENT) => return Ok(()),

@@ -50,26 +50,25 @@ pub fn mount_root(plan: &RootfsPlan, with: &Descriptors) -> Result<OwnedFd> {
     let tree = mount::clone_tree(place.as_fd(), true).at(Step::Rootfs)?;
     mount::set_attributes(tree.as_fd(), private, false).at(Step::Rootfs)?;
     if inherited.kind == libc::MS_SHARED && !is_hosts {
-        make_parent_private(&plan.source)?;
+        make_parent_private(plan.source.to_bytes()).at(Step::Propagation)?;
     }
     mount::attach(tree.as_fd(), place.as_fd()).at(Step::Rootfs)?;
     Ok(tree)
 }
 
-/// Makes the mount that holds the root file system private: only a path that is a mount point takes that, so each
-/// parent is tried in turn.
+/// Makes the mount that holds a path private: only a path that is a mount point takes that, so each parent is tried in
+/// turn.
 #[inline(never)]
-fn make_parent_private(source: &CStr) -> Result<()> {
+pub fn make_parent_private(held: &[u8]) -> sys::Result<()> {
     let mut buffer = [0u8; libc::PATH_MAX as usize];
-    let mut len = source.to_bytes().len();
-    let text = buffer.get_mut(..len).ok_or(failure(Step::Propagation, 0, Errno::ENAMETOOLONG))?;
-    text.copy_from_slice(source.to_bytes());
+    let mut len = held.len();
+    buffer.get_mut(..len).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(held);
     loop {
         let path = CStr::from_bytes_until_nul(&buffer).unwrap_or(c"/");
         let path = if path.is_empty() { c"/" } else { path };
         match mount::set_propagation(path, MsFlags::MS_PRIVATE) {
             Err(Errno::EINVAL) if len > 0 => {}
-            other => return other.at(Step::Propagation),
+            other => return other,
         }
         len = buffer.iter().take(len).rposition(|&b| b == b'/').unwrap_or(0);
         buffer[len..].fill(0);

@@ -451,3 +451,20 @@ fn no_pivot_is_refused_on_the_hosts_mounts() {
     said.stderr_contains("unable to use no-pivot without a private MNT namespace");
     c.leaves_nothing();
 }
+
+#[test]
+fn without_pivot_shared_mounts_leave_the_hosts_alone() {
+    requires!(root);
+    ours_only!("runc covers the host's root, and takes its /proc and /sys away");
+    let c = Runtime::new(Bundle::new(&["true"]).with(|config| {
+        config["linux"]["rootfsPropagation"] = json!("rshared");
+    }));
+    // The root is a mount, as engines have it, or a directory of the host's root.
+    for prepare in ["", "mount --bind $bundle/rootfs $bundle/rootfs; "] {
+        let script = format!(
+            "mount --make-rshared /; {prepare}places() {{ cut -d ' ' -f 5 /proc/self/mountinfo; }}; before=$(places); \
+             rt run --no-pivot --bundle $bundle $id; echo $?; test \"$before\" = \"$(places)\" && echo same"
+        );
+        with_host_mounts(&c, &script).ok().prints("0\nsame");
+    }
+}
