@@ -1,10 +1,14 @@
 //! Profiles and contexts of security modules: what CRIU is told of them. This is for machines without one, too: there
 //! CRIU's answer shows that it was told.
 
-use crate::{Checkpointed, ours_only, requires};
+use crate::support::Bundle;
+use crate::{COUNTER, Checkpointed, ours_only, requires};
+use serde_json::json;
 use stasis::criu::image::Reader;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 #[test]
 fn a_profile_reaches_criu() {
@@ -26,6 +30,60 @@ fn a_profile_reaches_criu() {
     }
     c.restore(&["--lsm-profile", "none:"]).ok();
     c.counts();
+}
+
+/// A profile of AppArmor under which everything is allowed but to read /forbidden.
+struct Profile(String);
+
+impl Profile {
+    fn load() -> Self {
+        let name = format!("stasis-test-{}", std::process::id());
+        let rules = "file, capability, network, mount, umount, pivot_root, signal, ptrace, unix, deny /forbidden r,";
+        let text = format!("profile {name} flags=(attach_disconnected, mediate_deleted) {{ {rules} }}");
+        assert!(parse("--replace", &text));
+        Self(text)
+    }
+}
+
+impl Drop for Profile {
+    fn drop(&mut self) {
+        parse("--remove", &self.0);
+    }
+}
+
+/// Has a profile loaded or removed.
+fn parse(option: &str, text: &str) -> bool {
+    let mut command = Command::new("apparmor_parser");
+    let mut child = command.args([option, "--skip-cache"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    child.wait().unwrap().success()
+}
+
+#[test]
+fn a_profile_of_apparmor_confines_before_and_after_or_is_refused() {
+    requires!(root, criu);
+    let bundle = |profile: &str| {
+        let profile = profile.to_owned();
+        let bundle = Bundle::sh(COUNTER).prepare(|path| fs::write(path.join("rootfs/forbidden"), "read\n").unwrap());
+        bundle.with(move |config| config["process"]["apparmorProfile"] = json!(profile))
+    };
+    if !Path::new("/sys/kernel/security/apparmor").is_dir() {
+        bundle("made-up").run().fails();
+        return;
+    }
+    let profile = Profile::load();
+    let name = profile.0.split(' ').nth(1).unwrap();
+    let c = Checkpointed::run(bundle(name));
+    let is_confined = || {
+        let current = format!("{name} (enforce)");
+        c.runtime.exec(&["cat", "/proc/1/attr/current"]).ok().prints(&current);
+        c.runtime.exec(&["cat", "/proc/self/attr/current"]).ok().prints(&current);
+        c.runtime.exec(&["cat", "/forbidden"]).exits(1).stderr_contains("Permission denied");
+    };
+    is_confined();
+    c.round_trip();
+    c.counts();
+    is_confined();
 }
 
 #[test]
