@@ -248,7 +248,11 @@ fn label(plan: &ProcessPlan, proc: BorrowedFd<'_>) -> Result<()> {
     }
     let own = path::open_at(proc, c"thread-self", OFlag::O_PATH | OFlag::O_DIRECTORY).at(Step::Label)?;
     for (index, label) in plan.labels.iter().enumerate() {
-        let file = path::open_at(own.as_fd(), &label.attribute, OFlag::O_WRONLY).at_nth(Step::Label, index)?;
+        // A kernel without the module has no such file, and refuses its label to runc, which then writes to that of all.
+        // AppArmor has this error for a profile that it does not know.
+        let file = path::open_at(own.as_fd(), &label.attribute, OFlag::O_WRONLY)
+            .map_err(|errno| if errno == Errno::ENOENT { Errno::EINVAL } else { errno });
+        let file = file.at_nth(Step::Label, index)?;
         fd::write_all(file.as_fd(), label.value.to_bytes()).at_nth(Step::Label, index)?;
     }
     Ok(())

@@ -9,6 +9,7 @@ pub mod devices;
 pub mod hooks;
 pub mod idmap;
 pub mod ipc;
+pub mod labels;
 pub mod memory_policy;
 pub mod mount_flags;
 pub mod mount_ids;

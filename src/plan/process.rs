@@ -1,6 +1,7 @@
 //! The process: what is executed, as whom, with which limits, capabilities and labels.
 
 use super::caps::{self, CapMasks};
+use super::labels::{self, Label};
 use super::memory_policy::MemoryPolicy;
 use super::number_list;
 use super::seccomp::CompiledFilter;
@@ -98,15 +99,6 @@ pub struct RlimitPlan {
     pub hard: u64,
 }
 
-/// A security label that takes effect at execve, or on what the process makes.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Label {
-    /// The file in /proc/self.
-    pub attribute: CString,
-    /// What is written.
-    pub value: CString,
-}
-
 /// The arguments of sched_setattr(2).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct SchedulerPlan {
@@ -182,7 +174,7 @@ pub fn plan(process: &Process, seccomp: Option<CompiledFilter>, around: &Surroun
         no_new_privs: process.no_new_privileges().unwrap_or(false),
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         seccomp,
-        labels: labels(process, around.has_selinux)?,
+        labels: labels::plan(process, around.has_selinux)?,
         oom_score_adj: process.oom_score_adj(),
         keyring: around.keyring.clone(),
         scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
@@ -264,25 +256,6 @@ fn capabilities(process: &Process, last: u8) -> CapMasks {
     }
     masks.ambient &= raisable;
     masks
-}
-
-fn labels(process: &Process, has_selinux: bool) -> Result<Vec<Label>> {
-    let mut labels = Vec::new();
-    let mut push = |attribute: &std::ffi::CStr, value: String| -> Result<()> {
-        labels.push(Label { attribute: attribute.to_owned(), value: cstring(value.as_ref(), "security label")? });
-        Ok(())
-    };
-    if let Some(profile) = process.apparmor_profile().as_ref().filter(|profile| !profile.is_empty()) {
-        push(c"attr/apparmor/exec", format!("exec {profile}"))?;
-    }
-    if let Some(label) = process.selinux_label().as_ref().filter(|label| !label.is_empty()) {
-        if !has_selinux {
-            let text = "selinux label is specified in config, but selinux is disabled or not supported";
-            return Err(Error::invalid(text));
-        }
-        push(c"attr/exec", label.clone())?;
-    }
-    Ok(labels)
 }
 
 fn rlimits(list: &[PosixRlimit]) -> Result<Vec<RlimitPlan>> {

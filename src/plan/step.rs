@@ -233,6 +233,10 @@ impl Failure {
             Step::CreateContainerHook => self.describe_hook("createContainer", &plan.create_container),
             Step::StartContainerHook => self.describe_hook("startContainer", &plan.start_container),
             Step::DeviceType | Step::DeviceNumber => self.describe_device(plan),
+            Step::Label => match plan.process.labels.get(usize::from(self.index)) {
+                Some(label) => label.refused(Errno::from_raw(self.errno)),
+                None => format!("set the security label: {cause}"),
+            },
             _ => format!("{}: {cause}", self.attempt(plan)),
         }
     }
@@ -376,11 +380,6 @@ impl Failure {
                 format!("can't raise ambient capability {}", super::caps::name(self.index))
             }
             Step::NoNewPrivs => "set no_new_privs".into(),
-            Step::Label => match process.labels.get(index) {
-                // Podman tells a missing profile from other failures by this path in backquotes.
-                Some(label) => format!("write `/proc/self/{}`", label.attribute.to_string_lossy()),
-                None => "set the security label".into(),
-            },
             Step::Descriptors => "pass descriptors on".into(),
             Step::ExecFifo => "wait for start".into(),
             _ => format!("{:?}", self.step),

@@ -176,7 +176,7 @@ steps! {
                 {"index": 1, "value": nix::libc::PR_CAP_AMBIENT_RAISE, "op": "SCMP_CMP_EQ"}]}));
     refused_no_new_privs: NoNewPrivs, "set no_new_privs: operation not permitted",
         Bundle::sleep().denied(argument(json!({"names": ["prctl"]}), 0, nix::libc::PR_SET_NO_NEW_PRIVS as u64));
-    an_apparmor_profile_that_is_missing: Label, "write `/proc/self/attr/apparmor/exec`: no such file or directory",
+    an_apparmor_profile_that_is_missing: Label, "unable to apply apparmor profile \"no-such-profile\": apparmor failed to apply profile: write `/proc/self/attr/apparmor/exec`: ",
         Bundle::sleep().with(|config| config["process"]["apparmorProfile"] = json!("no-such-profile"));
     a_program_that_is_missing: Program, "exec: \"no-such\": executable file not found in $PATH",
         Bundle::new(&["no-such"]);
