@@ -24,20 +24,27 @@ pub fn part(options: &Options, shared: &Shared) -> Result<Vec<Section>> {
     let able: Vec<_> = contestants.iter().filter(|one| !one.only_runs() && !one.is_floor()).collect();
     let floor = contestants.iter().find(|one| one.is_floor());
     let titles = cells().map(|(count, (verb, ..))| format!("{verb}, {count} alive"));
-    let mut sections: Vec<Section> = titles.map(|title| Section::new(&title, "default", "floor")).collect();
+    let mut sections: Vec<Section> = titles.map(|title| section(&title)).collect();
     for contestant in &able {
         let floor = floor.filter(|_| !contestant.is_peer());
         unless_peer(contestant, beside_its_own(options, shared, (contestant, floor), &mut sections))?;
     }
-    sections.iter().for_each(|section| println!("{}", section.table()));
     let all = able.into_iter().map(|contestant| (contestant, ())).collect();
-    let mut at_once_section = Section::new(&format!("create, {AT_ONCE} at once"), "default", "floor");
-    for (contestant, (), samples) in rounds(all, options, |contestant, _| at_once(shared, contestant))? {
-        at_once_section.add(contestant, samples, None);
-    }
-    println!("{}", at_once_section.table());
-    sections.push(at_once_section);
+    let mut together = section(&format!("create, {AT_ONCE} at once"));
+    fill(&mut together, rounds(all, options, |contestant, _| at_once(shared, contestant))?);
+    sections.push(together);
+    sections.iter().for_each(|section| println!("{}", section.table()));
     Ok(sections)
+}
+
+fn section(title: &str) -> Section {
+    Section::new(title, "default", "floor")
+}
+
+fn fill<T>(section: &mut Section, samples: Vec<(&Contestant, T, Vec<Sample>)>) {
+    for (contestant, _, samples) in samples {
+        section.add(contestant, samples, None);
+    }
 }
 
 /// Returns how many are alive and what is measured then, for each section.
@@ -54,16 +61,16 @@ fn beside_its_own(
 ) -> Result<()> {
     let mut alive = Vec::new();
     for ((count, (verb, words, number)), section) in cells().zip(sections) {
-        while alive.len() < count {
-            alive.push(start(shared, contestant, alive.len())?);
+        if alive.len() < count {
+            while alive.len() < count {
+                alive.push(start(shared, contestant, alive.len())?);
+            }
+            contestant.write_config(shared, Config::Default, &["/bin/true"], &contestant.id(NEXT))?;
         }
-        contestant.write_config(shared, Config::Default, &["/bin/true"], &contestant.id(NEXT))?;
         let floor = floor.filter(|_| verb == "run").map(|floor| (floor, &["run", "ROOTFS"][..]));
         let entries = std::iter::once((contestant, words)).chain(floor).collect();
         let sample = |contestant: &Contestant, words: &&[&str]| contestant.run(words, &contestant.id(number));
-        for (contestant, _, samples) in rounds(entries, options, sample)? {
-            section.add(contestant, samples, None);
-        }
+        fill(section, rounds(entries, options, sample)?);
     }
     Ok(())
 }
