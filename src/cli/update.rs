@@ -1,11 +1,10 @@
 //! `update`: other limits for a container, from options or from JSON.
 
 use super::{Global, root, size};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
-use stasis::container::{Container, rdt};
-use stasis::plan::rdt::{L3, MB};
+use stasis::container::Container;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -88,17 +87,7 @@ pub fn run(args: &UpdateArgs, global: &Global) -> Result<u8> {
         Some(path) => read(path)?,
         None => change(args)?,
     };
-    let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.is_empty());
-    let (l3_cache, bandwidth) = (given(&args.l3_cache_schema), given(&args.mem_bw_schema));
-    if l3_cache.is_some() && !rdt::can_share(L3)? {
-        bail!("Intel RDT/CAT: l3 cache schema is not enabled");
-    }
-    if bandwidth.is_some() && !rdt::can_share(MB)? {
-        bail!("Intel RDT/MBA: memory bandwidth schema is not enabled");
-    }
-    if l3_cache.is_some() || bandwidth.is_some() {
-        container.share(l3_cache, bandwidth)?;
-    }
+    container.share(args.l3_cache_schema.clone(), args.mem_bw_schema.clone())?;
     container.update(change)?;
     Ok(0)
 }

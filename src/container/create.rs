@@ -100,10 +100,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     log::debug!("plan of container {id}: {plan:?}");
 
     let state = first_state(&config, id, &bundle, &cgroup, options)?;
-    undo.add("Intel RDT group", {
-        let rdt = state.rdt.clone();
-        move || rdt.iter().try_for_each(rdt::Rdt::remove)
-    });
+    undo.add("Intel RDT group", rdt::removal(&state.rdt));
     if plan.namespaces.host_mounts {
         let before = host_mounts::Before::look(&state.rootfs)?;
         undo.add("mounts", move || before.take_back());
@@ -295,7 +292,7 @@ fn plan_init(
     let process = Surroundings {
         keyring: (!options.no_new_keyring).then(|| plan::keyring_name(&id)),
         preserve_fds: options.preserve_fds,
-        ..super::surroundings(spec, streams)?
+        ..super::surroundings(spec, spec.process().as_ref(), streams)?
     };
     let kcore = Path::new("/proc/kcore").exists();
     let no_pivot =

@@ -104,7 +104,7 @@ impl Container {
         let around = Surroundings {
             keyring: (!self.state.no_new_keyring).then(|| plan::keyring_name(&id)),
             preserve_fds: options.preserve_fds,
-            ..super::surroundings(spec, streams)?
+            ..super::surroundings(spec, Some(process), streams)?
         };
         let host_mounts = of(plan::linux(spec)?, Kind::Mount) == Namespace::Host;
         let [first_cpus, last_cpus] = plan::process::exec_affinity(process)?;

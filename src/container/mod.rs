@@ -32,7 +32,7 @@ mod own_namespaces;
 mod preflight;
 pub mod progress;
 mod queues;
-pub mod rdt;
+mod rdt;
 pub mod relay;
 mod restore;
 mod restore_root;
@@ -65,7 +65,7 @@ use crate::plan::namespaces::{Kind, Namespace, of};
 use crate::plan::process::Surroundings;
 use crate::plan::run_oci;
 use crate::sys::{Errno, pidfd, proc, socket};
-use oci_spec::runtime::{Linux, LinuxPersonality, LinuxPersonalityDomain, Spec};
+use oci_spec::runtime::{Linux, LinuxPersonality, LinuxPersonalityDomain, Process, Spec};
 use state::StateDir;
 use std::cell::OnceCell;
 use std::fmt;
@@ -288,15 +288,16 @@ fn may_set_groups() -> bool {
 }
 
 /// Returns what every process of a container is surrounded by, be it its init or one more.
-fn surroundings(spec: &Spec, streams: &Streams) -> Result<Surroundings> {
+fn surroundings(spec: &Spec, process: Option<&Process>, streams: &Streams) -> Result<Surroundings> {
     let linux = spec.linux().as_ref();
+    let is_labelled = process.is_some_and(|process| process.selinux_label().is_some());
     Ok(Surroundings {
         last_capability: crate::sys::process::last_capability(),
         may_set_groups: may_set_groups() && !run_oci::keeps_groups(spec),
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(personality),
         memory_policy: linux.map(crate::plan::memory_policy::plan).transpose()?.flatten(),
         has_cpuset: has_cpuset(linux),
-        has_selinux: crate::sys::process::has_selinux(),
+        has_selinux: is_labelled && crate::sys::process::has_selinux(),
         terminal_size: streams.terminal_size(),
         relayed: streams.has_relayed_terminal(),
         ..Surroundings::default()

@@ -213,26 +213,34 @@ fn counts(place: &Path, files: &[&str]) -> Map<String, Value> {
 }
 
 impl Container {
-    /// Changes the shares of a container. One that was in no class of its own comes into one.
+    /// Changes the shares of a container that are given. One that was in no class of its own comes into one.
     pub fn share(&mut self, l3_cache: Option<String>, bandwidth: Option<String>) -> Result<()> {
+        let plan = RdtPlan::of([
+            (l3_cache, L3, "Intel RDT/CAT: l3 cache schema is not enabled"),
+            (bandwidth, MB, "Intel RDT/MBA: memory bandwidth schema is not enabled"),
+        ]);
+        let schemata = plan.schemata.clone();
+        if schemata.is_empty() {
+            return Ok(());
+        }
+        let wanted = available(mounted()?, plan)?;
         if self.status()? == Status::Stopped {
             return Err(kill::not_running());
         }
-        let schemata: Vec<String> = [l3_cache, bandwidth].into_iter().flatten().collect();
         if let Some(rdt) = &self.state.rdt {
             return rdt.share(&schemata);
         }
-        let plan = RdtPlan { schemata, ..RdtPlan::default() };
-        let made = available(mounted()?, plan)?.make(self.id())?;
+        let made = wanted.make(self.id())?;
         made.iter().try_for_each(|made| made.add_all(self.state.pid, &self.state.cgroup))?;
         self.state.rdt = made;
         self.dir.save(&self.state)
     }
 }
 
-/// Says whether shares of a resource can be set here.
-pub fn can_share(resource: &str) -> Result<bool> {
-    Ok(mounted()?.is_some_and(|root| has(&root, resource)))
+/// Returns what takes a container's part of Intel RDT back.
+pub fn removal(rdt: &Option<Rdt>) -> impl FnOnce() -> Result<()> + use<> {
+    let rdt = rdt.clone();
+    move || rdt.iter().try_for_each(Rdt::remove)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::tools::Tools;
 use super::work_images::WorkImages;
 use super::{
     Container, Started, external, hooks, host_streams, inside, mount_points, notify, own_cgroup, own_namespaces,
-    queues, restore_root, restored_cgroups, shm, terminal, trees,
+    queues, rdt, restore_root, restored_cgroups, shm, terminal, trees,
 };
 use crate::criu::images::{self, Directories};
 use crate::criu::options::{self, RESTORE_LOG, RestoreOptions, RestoreTarget};
@@ -85,6 +85,7 @@ pub fn restore(
     let view = own_cgroup::view(&layout, cgroup.directories(), linux(&config.spec)?)?;
     let plan = external::plan(&config.spec, &bundle, &view)?;
     let state = create::first_state(&config, id, &bundle, &cgroup, options)?;
+    undo.add("Intel RDT group", rdt::removal(&state.rdt));
     let mut restoring = Restoring {
         dir,
         config,
@@ -356,7 +357,6 @@ impl Restoring<'_> {
     fn give_up(&mut self) {
         self.end();
         self.filled.take_back();
-        self.state.rdt.iter().for_each(|rdt| rdt.remove().unwrap_or_else(|err| log::debug!("{err}")));
     }
 
     /// Ends whatever has been restored and reaps it. CRIU has ended it already unless it had finished.

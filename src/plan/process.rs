@@ -135,7 +135,7 @@ pub struct Surroundings {
     pub memory_policy: Option<MemoryPolicy>,
     /// Whether the container's cgroup has a limit of cpus.
     pub has_cpuset: bool,
-    /// Whether the kernel gives processes SELinux labels.
+    /// Whether the kernel gives processes SELinux labels; asked only for one that wants a label.
     pub has_selinux: bool,
     /// Rows and columns of the terminal that the process's own is relayed to, which count more than those asked for.
     pub terminal_size: Option<(u16, u16)>,

@@ -26,24 +26,28 @@ pub const MB: &str = "MB";
 
 /// Plans what config.json asks for. That CMT or MBM are wanted says nothing, as with runc: they are told wherever they are.
 pub fn plan(rdt: &LinuxIntelRdt) -> Result<RdtPlan> {
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let class = given(rdt.clos_id());
+    let class = rdt.clos_id().clone().filter(|name| !name.is_empty());
     if let Some(name) =
         class.as_deref().filter(|&name| name == "." || name == ".." || name != "/" && name.contains('/'))
     {
         return Err(Error::invalid(format!("invalid intelRdt.ClosID {name:?}")));
     }
-    let (cache, bandwidth) = (given(rdt.l3_cache_schema()), given(rdt.mem_bw_schema()));
-    let told = [
-        (&cache, L3, "intelRdt.l3CacheSchema is specified in config, but Intel RDT/CAT is not enabled"),
-        (&bandwidth, MB, "intelRdt.memBwSchema is specified in config, but Intel RDT/MBA is not enabled"),
-    ];
-    Ok(RdtPlan {
-        class,
-        needs: told.into_iter().filter(|(schema, ..)| schema.is_some()).map(|(_, need, text)| (need, text)).collect(),
-        schemata: [cache, bandwidth].into_iter().flatten().chain(rdt.schemata().clone().unwrap_or_default()).collect(),
-        monitored: rdt.enable_monitoring().unwrap_or(false),
-    })
+    let cache = "intelRdt.l3CacheSchema is specified in config, but Intel RDT/CAT is not enabled";
+    let bandwidth = "intelRdt.memBwSchema is specified in config, but Intel RDT/MBA is not enabled";
+    let mut shares =
+        RdtPlan::of([(rdt.l3_cache_schema().clone(), L3, cache), (rdt.mem_bw_schema().clone(), MB, bandwidth)]);
+    shares.schemata.extend(rdt.schemata().clone().unwrap_or_default());
+    Ok(RdtPlan { class, monitored: rdt.enable_monitoring().unwrap_or(false), ..shares })
+}
+
+impl RdtPlan {
+    /// Plans shares of resources, each with the line of the schemata, what is needed, and how its absence is told.
+    pub fn of(shares: [(Option<String>, &'static str, &'static str); 2]) -> Self {
+        let given = |schema: Option<String>| schema.filter(|schema| !schema.is_empty());
+        let shares = shares.into_iter().filter_map(|(schema, need, text)| Some((given(schema)?, (need, text))));
+        let (schemata, needs) = shares.unzip();
+        Self { schemata, needs, ..Self::default() }
+    }
 }
 
 #[cfg(test)]
