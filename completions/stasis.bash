@@ -21,7 +21,7 @@ _stasis() {
             # What means one thing to some verbs and another to others.
             case "$verb $word" in
             'create -f'|'restore -f'|'run -f'|'spec -f'|'update -r') expected=path ;;
-            'stasis --rootless'|'inspect-image -f'|'list -f'|'ps -f') expected=value ;;
+            ' --rootless'|'inspect-image -f'|'list -f'|'ps -f') expected=value ;;
             esac
             ;;
         *) verb=${verb:-$word} ;;

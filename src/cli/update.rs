@@ -82,13 +82,12 @@ pub struct UpdateArgs {
 
 /// Changes limits of a container.
 pub fn run(args: &UpdateArgs, global: &Global) -> Result<u8> {
-    let mut container = Container::load(&root::select(global)?.path, &args.id)?;
+    let container = Container::load(&root::select(global)?.path, &args.id)?;
     let change = match &args.resources {
         Some(path) => read(path)?,
         None => change(args)?,
     };
-    container.share(args.l3_cache_schema.clone(), args.mem_bw_schema.clone())?;
-    container.update(change)?;
+    container.update(change, [args.l3_cache_schema.clone(), args.mem_bw_schema.clone()])?;
     Ok(0)
 }
 

@@ -74,7 +74,8 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     if !nix::unistd::geteuid().is_root() {
         spec::rootless::spec(&config.spec)?;
     }
-    run_oci::ignored(&config.spec).iter().for_each(|name| log::warn!("annotation {name} is not supported"));
+    let ignored = run_oci::ignored(&config.spec, options.systemd);
+    ignored.iter().for_each(|name| log::warn!("annotation {name} is not supported"));
     check_preserved(options.preserve_fds)?;
     let streams = streams::prepare(has_terminal(&config.spec), &options.streams)?;
 
@@ -233,10 +234,10 @@ impl Making<'_> {
     /// Adds the likely cause when init was killed for using more memory than it was given.
     fn explain(&self, err: Error) -> Error {
         match self.cgroup.oom_kills() {
-            Some(kills) if kills > 0 => Error::new(
-                ErrorKind::Init,
-                "unable to start container process: container init was OOM-killed (memory limit too low?)",
-            ),
+            Some(kills) if kills > 0 => {
+                let cause = "container init was OOM-killed (memory limit too low?)";
+                Error::new(ErrorKind::Init, cause).context(spawn::NOT_STARTED)
+            }
             _ => err,
         }
     }

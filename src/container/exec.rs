@@ -69,7 +69,7 @@ impl Container {
             // To join namespaces leads to their root, which is the host's (runc stays there).
             descriptors.rootfs = Some(external::open_directory(format!("/proc/{}/root", self.state.pid).as_ref())?);
         }
-        let entry = cgroup.entry_beside().context(|| "error adding pid of a process to cgroups")?;
+        let entry = cgroup.entry_beside().map_err(not_added)?;
         if let Some(first) = plan.process.first_cpus.first() {
             log::debug!("nsexec: affinity: {first:#x}");
         }
@@ -158,10 +158,14 @@ fn name_cgroup(err: Error, cgroup: &Cgroup) -> Error {
     match (err.kind(), v2) {
         (ErrorKind::System(errno @ Errno::EBUSY), Some(directory)) => {
             let file = directory.path.join("cgroup.procs");
-            Error::system(format!("error adding pid of a process to cgroups: write 0 to {}", file.display()), errno)
+            not_added(Error::system(format!("write 0 to {}", file.display()), errno))
         }
         _ => err,
     }
+}
+
+fn not_added(err: Error) -> Error {
+    err.context("error adding pid of a process to cgroups").context(spawn::NOT_STARTED)
 }
 
 fn stopped() -> Error {

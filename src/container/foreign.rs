@@ -10,6 +10,8 @@ use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
 use crate::plan::cgroup::systemd::Unit;
 use crate::plan::cgroup::{CgroupPlan, Directory, OwnCgroup, Version};
+use crate::plan::process::cstring;
+use crate::sys::cgroupfs::is_resctrl;
 use oci_spec::runtime::Spec;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -111,7 +113,7 @@ impl Runc {
         let mut annotations = BTreeMap::new();
         let labels = self.config.labels.iter().flatten().filter_map(|label| label.split_once('='));
         annotations.extend(labels.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let mut plan = cgroup_plan("/".as_ref())?;
+        let mut plan = cgroup_plan("/".as_ref(), self.config.cgroups.rootless)?;
         let paths = self.cgroup_paths.as_ref();
         plan.directories.retain_mut(|directory| {
             let key = match directory.version {
@@ -136,13 +138,13 @@ impl Runc {
             owner,
             cgroup: Cgroup::planned(&plan),
             no_new_keyring: false,
-            rdt: self.rdt(),
+            rdt: self.rdt(&in_resctrl),
         })
     }
 
     /// Returns its part of Intel RDT, of which only that goes with it which it has made.
-    fn rdt(&self) -> Option<Rdt> {
-        let given = |path: &Path| Some(path.to_owned()).filter(|path| path.is_absolute());
+    fn rdt(&self, is_meant: &dyn Fn(&Path) -> bool) -> Option<Rdt> {
+        let given = |path: &Path| Some(path.to_owned()).filter(|path| is_meant(path));
         let rdt = self.config.intel_rdt.as_ref()?;
         Some(Rdt::of_another(given(&self.intel_rdt_path)?, given(&self.intel_rdt_mon_path), rdt.class.is_empty()))
     }
@@ -210,11 +212,11 @@ impl Crun {
         let cgroup = match self.cgroup_path.as_os_str().is_empty() {
             true => Cgroup::default(),
             false => {
-                let mut plan = cgroup_plan(&Path::new("/").join(&self.cgroup_path))?;
-                plan.directories.retain(Directory::is_own);
                 // It takes the user's own systemd for whoever is not the host's root.
-                let is_user = owner != 0 || super::in_user_namespace();
-                plan.unit = self.systemd_cgroup.then(|| unit(self.scope.clone(), is_user));
+                let rootless = owner != 0 || super::in_user_namespace();
+                let mut plan = cgroup_plan(&Path::new("/").join(&self.cgroup_path), rootless)?;
+                plan.directories.retain(Directory::is_own);
+                plan.unit = self.systemd_cgroup.then(|| unit(self.scope.clone(), rootless));
                 Cgroup::planned(&plan)
             }
         };
@@ -236,10 +238,16 @@ impl Crun {
     }
 }
 
+/// Says whether a path leads to a group of resctrl: it will be removed.
+fn in_resctrl(path: &Path) -> bool {
+    path.is_absolute() && cstring(path.as_ref(), "path").is_ok_and(|path| is_resctrl(&path) == Ok(Some(true)))
+}
+
 /// Returns the plan for a cgroup of that path in all hierarchies.
-fn cgroup_plan(path: &Path) -> Result<CgroupPlan> {
+fn cgroup_plan(path: &Path, rootless: bool) -> Result<CgroupPlan> {
     let layout = cgroup::detect().context(|| "find the cgroup hierarchies")?;
-    crate::plan::cgroup::plan(&layout, &OwnCgroup::default(), Some(path), "", None)
+    let plan = crate::plan::cgroup::plan(&layout, &OwnCgroup::default(), Some(path), "", None)?;
+    Ok(CgroupPlan { rootless, ..plan })
 }
 
 fn unit(name: String, is_user: bool) -> Unit {
@@ -256,13 +264,14 @@ mod tests {
             let config = json!({"rootfs": "/r", "version": "1.3.0", "cgroups": {}, "intel_rdt": noted});
             let state = json!({"init_process_pid": 1, "init_process_start": 1, "created": "", "config": config,
                                "intel_rdt_path": path, "intel_rdt_mon_path": monitor});
-            serde_json::from_value::<Runc>(state).unwrap().rdt()
+            serde_json::from_value::<Runc>(state).unwrap().rdt(&|path| path.starts_with("/fs"))
         };
         let of_another = |class: &str, monitor: Option<&str>, is_own| {
             Some(Rdt::of_another(class.into(), monitor.map(Into::into), is_own))
         };
         assert_eq!(rdt(Value::Null, "", ""), None);
         assert_eq!(rdt(json!({"l3_cache_schema": "L3:0=f"}), "/fs/box", ""), of_another("/fs/box", None, true));
+        assert_eq!(rdt(json!({"l3_cache_schema": "L3:0=f"}), "/home/box", ""), None);
         let monitor = "/fs/gold/mon_groups/box";
         let named = rdt(json!({"closID": "gold"}), "/fs/gold", monitor);
         assert_eq!(named, of_another("/fs/gold", Some(monitor), false));

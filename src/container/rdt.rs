@@ -1,15 +1,18 @@
 //! Intel RDT in force: the directories of resctrl(5) that a container's processes are in, and what they have used.
 
-use super::{Container, Status, kill};
+use super::Container;
+use super::rollback::Rollback;
 use crate::cgroup::Cgroup;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::rdt::{self, L3, MB, RdtPlan};
+use crate::sys::Errno;
 use crate::sys::cgroupfs::is_resctrl;
 use crate::sys::mountinfo;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::ffi::CStr;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where it is mounted, if not elsewhere; the kernel has this directory wherever it can do it.
@@ -26,6 +29,9 @@ pub struct Rdt {
     is_own: bool,
     /// The group in it in which the container alone is.
     monitor: Option<PathBuf>,
+    /// Whether the class was made just now.
+    #[serde(skip)]
+    is_new: bool,
 }
 
 /// What is to be made, of which it is known that it can be had.
@@ -73,9 +79,9 @@ impl Wanted {
             None => root.join(id),
         };
         let monitor = plan.monitored.then(|| class.join("mon_groups").join(id));
-        let made = Rdt { root, class, is_own: plan.class.is_none(), monitor };
+        let mut made = Rdt { root, class, is_own: plan.class.is_none(), monitor, is_new: false };
         made.fill(&plan).map_err(|err| {
-            made.remove().unwrap_or_else(|left| log::debug!("{left}"));
+            made.take_back().unwrap_or_else(|left| log::debug!("{left}"));
             err.context("unable to apply Intel RDT configuration")
         })?;
         Ok(Some(made))
@@ -86,24 +92,30 @@ impl Rdt {
     /// Returns what another runtime has noted.
     pub fn of_another(class: PathBuf, monitor: Option<PathBuf>, is_own: bool) -> Self {
         let root = class.parent().unwrap_or(&class).to_owned();
-        Self { root, class, is_own, monitor }
+        Self { root, class, is_own, monitor, is_new: false }
     }
 
-    fn fill(&self, plan: &RdtPlan) -> Result<()> {
+    fn fill(&mut self, plan: &RdtPlan) -> Result<()> {
         if plan.class.is_some() && plan.schemata.is_empty() {
             std::fs::metadata(&self.class).context(|| {
                 let rule = "must be pre-created when schemata, l3CacheSchema and memBwSchema are empty";
                 format!("clos dir not accessible ({rule}): stat {}", self.class.display())
             })?;
         }
-        self.make_directory(&self.class)?;
+        self.is_new = self.make_directory(&self.class)?;
         self.share(&plan.schemata)?;
-        self.monitor.iter().try_for_each(|monitor| self.make_directory(monitor))
+        self.monitor.iter().try_for_each(|monitor| self.make_directory(monitor).map(drop))
     }
 
-    fn make_directory(&self, path: &Path) -> Result<()> {
-        let made = std::fs::create_dir_all(path).context(|| format!("mkdir {}", path.display()));
-        made.map_err(|err| self.explained(err))
+    /// Makes a group, or takes one that is there; says whether it is new.
+    fn make_directory(&self, path: &Path) -> Result<bool> {
+        match std::fs::create_dir(path) {
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            made => {
+                let made = made.context(|| format!("mkdir {}", path.display()));
+                made.map(|()| true).map_err(|err| self.explained(err))
+            }
+        }
     }
 
     fn write(&self, path: &Path, text: &str) -> Result<()> {
@@ -114,8 +126,10 @@ impl Rdt {
     /// Adds what the kernel says of its last refusal.
     fn explained(&self, err: Error) -> Error {
         match std::fs::read_to_string(self.root.join("info/last_cmd_status")) {
-            Ok(status) => Error::new(err.kind(), format!("{err}, last_cmd_status: {}", status.trim_end())),
-            Err(_) => err,
+            Ok(status) if status.trim_end() != "ok" => {
+                Error::new(err.kind(), format!("{err}, last_cmd_status: {}", status.trim_end()))
+            }
+            _ => err,
         }
     }
 
@@ -128,28 +142,55 @@ impl Rdt {
         }
     }
 
-    /// Puts a process in it, whose children then are too.
+    fn groups(&self) -> impl Iterator<Item = &PathBuf> {
+        std::iter::once(&self.class).chain(&self.monitor)
+    }
+
+    fn add_to(&self, group: &Path, thread: i32) -> Result<()> {
+        let added = self.write(&group.join("tasks"), &thread.to_string());
+        added.context(|| format!("error adding pid {thread} to Intel RDT"))
+    }
+
+    /// Puts a process of one thread in it, whose children then are too.
     pub fn add(&self, pid: i32) -> Result<()> {
-        let groups = [Some(&self.class), self.monitor.as_ref()];
-        let mut added = groups.into_iter().flatten().map(|group| self.write(&group.join("tasks"), &pid.to_string()));
-        added.try_for_each(|added| added).context(|| format!("error adding pid {pid} to Intel RDT"))
+        self.groups().try_for_each(|group| self.add_to(group, pid))
     }
 
-    /// Puts one more process of the container in it, unless others have taken it away, as with runc.
+    /// Puts one more process of the container in what others have not taken away, as with runc.
     pub fn add_beside(&self, pid: i32) -> Result<()> {
-        if self.class.is_dir() { self.add(pid) } else { Ok(()) }
+        self.groups().filter(|group| group.is_dir()).try_for_each(|group| self.add_to(group, pid))
     }
 
-    /// Puts a container that runs already in it, its init and whoever is in its cgroup.
+    /// Puts a container that runs already in it, its init and whoever is in its cgroup, with all threads.
     pub fn add_all(&self, init: i32, cgroup: &Cgroup) -> Result<()> {
-        cgroup.pids(true)?.into_iter().chain([init]).try_for_each(|pid| self.add(pid))
+        self.add(init)?;
+        // Those of other pid namespaces are 0.
+        let processes = cgroup.pids(true)?.into_iter().filter(|pid| *pid > 0).chain([init]);
+        let threads = processes.flat_map(threads).filter(|thread| *thread != init);
+        for (group, thread) in threads.flat_map(|thread| self.groups().map(move |group| (group, thread))) {
+            match self.add_to(group, thread) {
+                // It has ended.
+                Err(err) if err.kind() == ErrorKind::System(Errno::ESRCH) => {}
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     /// Removes what goes with the container; what others have taken away is gone.
     pub fn remove(&self) -> Result<()> {
-        let class = self.is_own.then_some(&self.class);
+        self.remove_with(self.is_own)
+    }
+
+    /// Removes what was made just now: a class that was there stays, whosever it is.
+    fn take_back(&self) -> Result<()> {
+        self.remove_with(self.is_new)
+    }
+
+    fn remove_with(&self, class_too: bool) -> Result<()> {
+        let class = class_too.then_some(&self.class);
         self.monitor.iter().chain(class).try_for_each(|group| match std::fs::remove_dir(group) {
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.context(|| format!("remove {}", group.display())),
         })
     }
@@ -212,35 +253,42 @@ fn counts(place: &Path, files: &[&str]) -> Map<String, Value> {
     numbers.filter(|(_, number)| *number != 0).map(|(file, number)| (file.to_owned(), number.into())).collect()
 }
 
+/// Looks at the shares that `update` is asked for, and refuses what cannot be had.
+pub fn wanted_shares(l3_cache: Option<String>, bandwidth: Option<String>) -> Result<Wanted> {
+    let plan = RdtPlan::of([
+        (l3_cache, L3, "Intel RDT/CAT: l3 cache schema is not enabled"),
+        (bandwidth, MB, "Intel RDT/MBA: memory bandwidth schema is not enabled"),
+    ]);
+    if plan.schemata.is_empty() { Ok(Wanted(None)) } else { available(mounted()?, plan) }
+}
+
 impl Container {
     /// Changes the shares of a container that are given. One that was in no class of its own comes into one.
-    pub fn share(&mut self, l3_cache: Option<String>, bandwidth: Option<String>) -> Result<()> {
-        let plan = RdtPlan::of([
-            (l3_cache, L3, "Intel RDT/CAT: l3 cache schema is not enabled"),
-            (bandwidth, MB, "Intel RDT/MBA: memory bandwidth schema is not enabled"),
-        ]);
-        let schemata = plan.schemata.clone();
-        if schemata.is_empty() {
-            return Ok(());
+    pub(super) fn share(&mut self, wanted: Wanted) -> Result<()> {
+        if let (Some(rdt), Some((_, plan))) = (&self.state.rdt, &wanted.0) {
+            return rdt.share(&plan.schemata);
         }
-        let wanted = available(mounted()?, plan)?;
-        if self.status()? == Status::Stopped {
-            return Err(kill::not_running());
-        }
-        if let Some(rdt) = &self.state.rdt {
-            return rdt.share(&schemata);
-        }
-        let made = wanted.make(self.id())?;
-        made.iter().try_for_each(|made| made.add_all(self.state.pid, &self.state.cgroup))?;
-        self.state.rdt = made;
-        self.dir.save(&self.state)
+        let Some(made) = wanted.make(self.id())? else { return Ok(()) };
+        let mut undo = Rollback::default();
+        self.state.rdt = Some(made.clone());
+        undo.add("Intel RDT group", removal(&self.state.rdt));
+        made.add_all(self.state.pid, &self.state.cgroup)?;
+        self.dir.save(&self.state)?;
+        undo.disarm();
+        Ok(())
     }
 }
 
-/// Returns what takes a container's part of Intel RDT back.
+/// Returns the threads of a process, of which there are none when it has ended.
+fn threads(pid: i32) -> Vec<i32> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Returns what takes a container's part of Intel RDT back that was made just now.
 pub fn removal(rdt: &Option<Rdt>) -> impl FnOnce() -> Result<()> + use<> {
     let rdt = rdt.clone();
-    move || rdt.iter().try_for_each(Rdt::remove)
+    move || rdt.iter().try_for_each(Rdt::take_back)
 }
 
 #[cfg(test)]

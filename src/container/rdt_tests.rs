@@ -23,6 +23,14 @@ fn asked(rdt: Value) -> RdtPlan {
     rdt::plan(&serde_json::from_value(rdt).unwrap()).unwrap()
 }
 
+/// A class of service that is there.
+fn class(root: &Path, name: &str) -> PathBuf {
+    let class = root.join(name);
+    // resctrl has it in each.
+    fs::create_dir_all(class.join("mon_groups")).unwrap();
+    class
+}
+
 fn made(root: &Path, rdt: Value) -> Result<Rdt> {
     Ok(available(Some(root.to_owned()), asked(rdt))?.make("box")?.unwrap())
 }
@@ -71,7 +79,7 @@ fn a_class_that_has_a_name_stays_and_its_monitor_goes() {
         absent.starts_with("unable to apply Intel RDT configuration: clos dir not accessible (must be"),
         "{absent}"
     );
-    fs::create_dir(&class).unwrap();
+    assert_eq!(self::class(root.path(), "gold"), class);
     let rdt = made(root.path(), json!({"closID": "gold", "enableMonitoring": true})).unwrap();
     assert!(!class.join("schemata").exists());
     rdt.add(7).unwrap();
@@ -85,6 +93,7 @@ fn a_class_that_has_a_name_stays_and_its_monitor_goes() {
 #[test]
 fn the_class_of_everybody_is_the_root() {
     let root = resctrl();
+    class(root.path(), "");
     let rdt = made(root.path(), json!({"closID": "/", "enableMonitoring": true})).unwrap();
     rdt.add(7).unwrap();
     assert_eq!(text(root.path().join("mon_groups/box/tasks")), "7");
@@ -105,8 +114,56 @@ fn what_the_kernel_refuses_is_explained_and_taken_back() {
 }
 
 #[test]
+fn a_class_that_was_there_stays_when_something_fails() {
+    let root = resctrl();
+    let shares = || json!({"closID": "gold", "schemata": ["L3:0=f"]});
+    let new = made(root.path(), shares()).unwrap();
+    let gold = root.path().join("gold");
+    fs::remove_file(gold.join("schemata")).unwrap();
+    removal(&Some(new))().unwrap();
+    assert!(!gold.exists());
+    for (rdt, name) in [(shares(), "gold"), (json!({"l3CacheSchema": "L3:0=f"}), "box")] {
+        let class = class(root.path(), name);
+        removal(&Some(made(root.path(), rdt).unwrap()))().unwrap();
+        assert!(class.exists(), "{name}");
+    }
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a thread that forks nothing")]
+fn a_running_container_comes_into_it_with_all_threads() {
+    let root = resctrl();
+    let gold = class(root.path(), "gold");
+    // Each thread is a write of its own, of which the file has the last.
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || ended.recv());
+    let rdt = made(root.path(), json!({"closID": "gold"})).unwrap();
+    let pid = i32::try_from(std::process::id()).unwrap();
+    let all = threads(pid);
+    assert!(all.len() > 1 && all.contains(&pid), "{all:?}");
+    rdt.add_all(pid, &Cgroup::default()).unwrap();
+    assert_ne!(text(gold.join("tasks")), pid.to_string());
+    end.send(()).unwrap();
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_monitor_that_others_have_taken_away_is_gone() {
+    let root = resctrl();
+    let gold = class(root.path(), "gold");
+    let rdt = made(root.path(), json!({"closID": "gold", "enableMonitoring": true})).unwrap();
+    fs::remove_dir(gold.join("mon_groups/box")).unwrap();
+    rdt.add_beside(7).unwrap();
+    assert_eq!(text(gold.join("tasks")), "7");
+    fs::write(root.path().join("info/last_cmd_status"), "ok\n").unwrap();
+    let said = rdt.add(7).unwrap_err().to_string();
+    assert!(said.ends_with("mon_groups/box/tasks: no such file or directory"), "{said}");
+}
+
+#[test]
 fn statistics_have_runcs_names() {
     let root = resctrl();
+    class(root.path(), "box");
     let rdt = made(root.path(), json!({"l3CacheSchema": "L3:0=f;1=f", "enableMonitoring": true})).unwrap();
     for (cache, occupied, moved) in [("mon_L3_00", 5, 0), ("mon_L3_01", 6, 8)] {
         let place = root.path().join("box/mon_groups/box/mon_data").join(cache);
@@ -130,5 +187,6 @@ fn it_is_found_again_by_what_the_state_says() {
     let root = resctrl();
     let rdt = made(root.path(), json!({"l3CacheSchema": "L3:0=f"})).unwrap();
     let kept = serde_json::to_value(&rdt).unwrap();
-    assert_eq!(serde_json::from_value::<Rdt>(kept).unwrap(), rdt);
+    // By then it is not new.
+    assert_eq!(serde_json::from_value::<Rdt>(kept).unwrap(), Rdt { is_new: false, ..rdt });
 }

@@ -15,6 +15,9 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use std::os::fd::{AsFd, OwnedFd};
 
+/// What is said of any process of a container that does not come to run its program.
+pub const NOT_STARTED: &str = "unable to start container process";
+
 /// A process that waits to be let go on.
 #[derive(Debug)]
 pub struct Spawned {
@@ -205,6 +208,6 @@ impl Spawned {
                 Err(errno) => format!("container init ended: {}", describe(errno)),
             },
         };
-        Error::new(kind, text).context("unable to start container process")
+        Error::new(kind, text).context(NOT_STARTED)
     }
 }

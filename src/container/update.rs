@@ -1,7 +1,7 @@
 //! update: other limits for a container that is there.
 
 use super::kill::not_running;
-use super::{Container, Status};
+use super::{Container, Status, rdt};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan::cgroup::CgroupPlan;
@@ -12,8 +12,10 @@ impl Container {
     /// Changes the limits that `change` names, in the words of config.json's `linux.resources`, and notes them down.
     ///
     /// All limits are written again, since some depend on others: a new period of the cpu controller needs the old
-    /// quota. Device rules stay as they are, whatever somebody else may have added to them.
-    pub fn update(self, change: Value) -> Result<()> {
+    /// quota. Device rules stay as they are, whatever somebody else may have added to them. Then the shares of Intel RDT
+    /// that are given, without which the limits are set back.
+    pub fn update(mut self, change: Value, [l3_cache, bandwidth]: [Option<String>; 2]) -> Result<()> {
+        let shares = rdt::wanted_shares(l3_cache, bandwidth)?;
         if self.status()? == Status::Stopped {
             return Err(not_running());
         }
@@ -23,26 +25,32 @@ impl Container {
             serde_json::from_slice(&text).map_err(|err| Error::other(format!("parse {}: {err}", path.display())))?;
         let before = config["linux"]["resources"].take();
         let after = merged(&before, change)?;
-        replace(&self.state.cgroup, &before, &after)?;
+        let cgroup = self.state.cgroup.clone();
+        apply(&cgroup, &after).and_then(|()| self.share(shares)).inspect_err(|_| set_back(&cgroup, &before))?;
         config["linux"]["resources"] = after;
         self.dir.replace_config(config.to_string().as_bytes())
     }
 }
 
-/// Puts limits in force in the place of others.
-fn replace(cgroup: &Cgroup, before: &Value, after: &Value) -> Result<()> {
-    let plan = |resources: &Value| match resources {
+fn plan(cgroup: &Cgroup, resources: &Value) -> Result<CgroupPlan> {
+    match resources {
         Value::Null => cgroup.update(&Default::default()),
         resources => cgroup.update(&spec::parse_resources(resources.clone())?),
-    };
-    plan(after).and_then(|plan| cgroup.apply(&plan)).inspect_err(|_| {
-        // What was written before the kernel refused something is taken back, as far as it was limited at all: without
-        // a check, since those limits were in force until now.
-        let restored = plan(before).and_then(|plan| cgroup.apply(&CgroupPlan { usage_check: None, ..plan }));
-        if let Err(err) = restored {
-            log::warn!("limits could not all be set back: {err}");
-        }
-    })
+    }
+}
+
+/// Puts limits in force.
+fn apply(cgroup: &Cgroup, limits: &Value) -> Result<()> {
+    cgroup.apply(&plan(cgroup, limits)?)
+}
+
+/// Takes back what was written before something was refused, as far as it was limited at all: without a check, since
+/// those limits were in force until now.
+fn set_back(cgroup: &Cgroup, before: &Value) {
+    let restored = plan(cgroup, before).and_then(|plan| cgroup.apply(&CgroupPlan { usage_check: None, ..plan }));
+    if let Err(err) = restored {
+        log::warn!("limits could not all be set back: {err}");
+    }
 }
 
 /// Returns what is limited after a change.
@@ -153,11 +161,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let before = json!({"memory": {"limit": 200, "checkBeforeUpdate": true}, "pids": {"limit": 7}});
         let after = json!({"memory": {"limit": 400}, "pids": {"limit": 5}, "cpu": {"shares": 9}});
-        let err = replace(&cgroup(dir.path()), &before, &after).unwrap_err();
+        let cgroup = cgroup(dir.path());
+        let err = apply(&cgroup, &after).unwrap_err();
         assert!(err.to_string().contains("cpu.weight"), "{err}");
+        set_back(&cgroup, &before);
         let file = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!((file("memory.max"), file("pids.max")), ("200".to_owned(), "7".to_owned()));
-        let err = replace(&cgroup(dir.path()), &Value::Null, &before).unwrap_err();
+        let err = apply(&cgroup, &before).unwrap_err();
         assert_eq!(err.to_string(), "rejecting memory limit 200 <= usage 300");
     }
 }

@@ -46,13 +46,13 @@ fn chroot_here() -> sys::Result<()> {
 /// Takes a mount of the host's away, or covers it where a user namespace may not. The host keeps it, be it itself shared
 /// or the mount that it is on.
 fn hide(place: &CStr) -> sys::Result<()> {
-    let name = place.to_bytes();
-    make_parent_private(&name[..name.iter().rposition(|&byte| byte == b'/').unwrap_or(0)])?;
     match mount::set_propagation(place, MsFlags::MS_SLAVE | MsFlags::MS_REC) {
         // It went with another that it was in.
         Err(Errno::ENOENT) => return Ok(()),
         other => other?,
     }
+    let name = place.to_bytes();
+    make_parent_private(&name[..name.iter().rposition(|&byte| byte == b'/').unwrap_or(0)])?;
     match mount::detach(place) {
         Err(Errno::EINVAL | Errno::EPERM) => {
             let place = path::open(place, OFlag::O_PATH)?;

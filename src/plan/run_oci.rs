@@ -45,11 +45,13 @@ pub fn subgroup(spec: &Spec) -> Result<Option<&Path>> {
     }
 }
 
-/// Returns those that mean nothing to us, by name.
-pub fn ignored(spec: &Spec) -> Vec<&str> {
-    let known = [HOOKS_STDOUT, HOOKS_STDERR, PIDFD_RECEIVER, SECCOMP_RECEIVER, KEEP_GROUPS, LABEL_OPTION, SUBGROUP];
-    let names = spec.annotations().iter().flatten().map(|(name, _)| name.as_str());
-    let mut names: Vec<&str> = names.filter(|name| name.starts_with(PREFIX) && !known.contains(name)).collect();
+/// Returns those that mean nothing to us, by name; whoever makes the cgroup, `systemd` or not.
+pub fn ignored(spec: &Spec, systemd: bool) -> Vec<&str> {
+    let known = [HOOKS_STDOUT, HOOKS_STDERR, PIDFD_RECEIVER, SECCOMP_RECEIVER, KEEP_GROUPS, LABEL_OPTION];
+    let is_known = |name: &str, value: &str| known.contains(&name) || name == SUBGROUP && (systemd || value.is_empty());
+    let annotations = spec.annotations().iter().flatten().filter(|(name, _)| name.starts_with(PREFIX));
+    let unknown = annotations.filter(|(name, value)| !is_known(name, value));
+    let mut names: Vec<&str> = unknown.map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     names
 }
@@ -66,7 +68,9 @@ mod tests {
     #[test]
     fn what_is_not_known_is_named() {
         let all = spec(json!({KEEP_GROUPS: "1", SUBGROUP: "", "run.oci.handler": "krun", "run.oci.a": "", "x": "y"}));
-        assert_eq!(ignored(&all), ["run.oci.a", "run.oci.handler"]);
+        assert_eq!(ignored(&all, false), ["run.oci.a", "run.oci.handler"]);
+        let of_systemd = spec(json!({SUBGROUP: "inner"}));
+        assert_eq!((ignored(&of_systemd, false), ignored(&of_systemd, true)), (vec![SUBGROUP], vec![]));
         assert!(keeps_groups(&all) && !keeps_groups(&spec(json!({KEEP_GROUPS: "0"}))));
     }
 

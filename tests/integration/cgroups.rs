@@ -154,9 +154,18 @@ fn exec_is_beside_init_where_it_cannot_be_in_the_cgroup() {
     assert_eq!(shown(&[]), format!("/{}/below", c.id()));
     c.exec_with(&["--cgroup", "/"], &["true"])
         .exits(255)
-        .stderr_contains("error adding pid ")
+        .stderr_contains("unable to start container process: error adding pid ")
         .stderr_contains(" to cgroups")
         .stderr_contains("/cgroup.procs: device or resource busy");
+    // Somebody whose cgroup namespace begins elsewhere knows no way to it.
+    let apart = own.with_file_name(format!("{}-apart", c.id()));
+    fs::create_dir(&apart).unwrap();
+    let mut elsewhere = Layout::V2.command("sh");
+    let script = "echo 0 >/sys/fs/cgroup/$1/cgroup.procs; shift; exec unshare --cgroup \"$@\"";
+    elsewhere.args(["-ec", script, "sh"]).arg(apart.file_name().unwrap());
+    elsewhere.arg(Runtime::program()).arg("--root").arg(c.root()).args(["exec", c.id(), "true"]);
+    c.output_of(elsewhere).exits(255).stderr_contains(&format!("process {} has left our cgroup namespace", c.pid()));
+    fs::remove_dir(&apart).unwrap();
     move_init(&moved);
     fs::remove_dir(own.join("below")).unwrap();
     fs::remove_dir(&own).unwrap();

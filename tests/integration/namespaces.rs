@@ -453,6 +453,16 @@ fn no_pivot_is_refused_on_the_hosts_mounts() {
 }
 
 #[test]
+fn without_pivot_what_is_covered_stays_where_it_is() {
+    requires!(root);
+    let c = Runtime::new(Bundle::new(&["true"]));
+    let script = "mkdir $bundle/covered; mount -t tmpfs tmpfs $bundle/covered; mkdir -p $bundle/covered/on/proc; \
+                  mount -t proc proc $bundle/covered/on/proc; mount -t tmpfs tmpfs $bundle/covered; \
+                  rt run --no-pivot --bundle $bundle $id";
+    with_host_mounts(&c, script).ok();
+}
+
+#[test]
 fn without_pivot_shared_mounts_leave_the_hosts_alone() {
     requires!(root);
     ours_only!("runc covers the host's root, and takes its /proc and /sys away");

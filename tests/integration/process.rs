@@ -378,4 +378,8 @@ fn annotations_of_crun_that_mean_nothing_are_named() {
     let said = Bundle::new(&["true"]).with(|config| config["annotations"] = annotations).run().ok();
     assert_eq!(said.stderr.matches("level=warning").count(), 1, "{said}");
     said.stderr_contains("annotation run.oci.handler is not supported");
+    // Nobody makes a scope here.
+    let annotations = json!({"run.oci.systemd.subgroup": "inner"});
+    let said = Bundle::new(&["true"]).with(|config| config["annotations"] = annotations).run().ok();
+    said.stderr_contains("annotation run.oci.systemd.subgroup is not supported");
 }

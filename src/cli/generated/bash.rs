@@ -10,10 +10,12 @@ use std::fmt::Write;
 fn patterns(definition: &Command, wanted: Value) -> (String, String) {
     let mut kinds: BTreeMap<String, BTreeSet<Value>> = BTreeMap::new();
     let mut of_verbs = Vec::new();
-    for command in std::iter::once(definition).chain(definition.get_subcommands()) {
+    let verbs = definition.get_subcommands().map(|verb| (verb.get_name(), verb));
+    // Before its verb, a line has none.
+    for (verb, command) in std::iter::once(("", definition)).chain(verbs) {
         for (option, spelling) in options(command).flat_map(|o| spellings(o).into_iter().map(move |s| (o, s))) {
             kinds.entry(spelling.clone()).or_default().insert(value(option));
-            of_verbs.push((command.get_name(), spelling, value(option)));
+            of_verbs.push((verb, spelling, value(option)));
         }
     }
     let everywhere = kinds.iter().filter(|(_, kinds)| kinds.iter().eq([&wanted])).map(|(spelling, _)| spelling.clone());
@@ -122,6 +124,9 @@ fn bash_completes_verbs_options_and_containers() {
     assert_eq!(completed(&["stasis", "upd"]), ["update"]);
     assert_eq!(completed(&["stasis", "--log-f"]), ["--log-format"]);
     assert_eq!(completed(&["stasis", "--log", "x", "li"]), ["list"]);
+    // An option with a value before the verb, and without one behind some.
+    assert_eq!(completed(&["stasis", "--rootless", "true", "cre"]), ["create"]);
+    assert_eq!(completed(&["stasis", "--log-level", "debug", "cre"]), ["create"]);
     assert_eq!(completed(&["stasis", "update", "--cpuset-"]), ["--cpuset-cpus", "--cpuset-mems"]);
     assert_eq!(completed(&["stasis", "--root", "here", "state", ""]), ["box", "under-here"]);
     for root in [&["--root", "=", "here"][..], &["--root=here"]] {

@@ -117,7 +117,12 @@ pub fn plan(layout: &Layout, host: &Host, asked: Asked<'_>) -> Result<CgroupPlan
     let names = Names::parse(asked.path, asked.id, host.is_user)?;
     let below = expand(&names.slice)?;
     let mut path = Path::new("/").join(&host.root).join(below.strip_prefix("/").unwrap_or(&below)).join(&names.unit);
-    path.extend(asked.subgroup);
+    if let Some(subgroup) = asked.subgroup {
+        if subgroup.ends_with(&names.unit) {
+            return Err(Error::invalid(format!("cgroup {} below a scope has the scope's name", subgroup.display())));
+        }
+        path.push(subgroup);
+    }
     let resources = asked.resources.map(rounded);
     let mut plan = super::plan(layout, &OwnCgroup::default(), Some(&path), asked.id, resources.as_ref())?;
     let version = if matches!(layout, Layout::V2(_)) { Version::V2 } else { Version::V1 };

@@ -7,11 +7,14 @@ fn mount(point: &str, controllers: &[&str]) -> Mount {
     Mount { point: point.into(), root: "/".into(), controllers }
 }
 
+fn v2() -> Layout {
+    Layout::V2(mount("/sys/fs/cgroup", &["cpuset", "cpu", "io", "memory", "pids"]))
+}
+
 fn plan_of(path: &str, host: &Host, json: &str, annotated: Vec<Property>) -> Result<CgroupPlan> {
-    let layout = Layout::V2(mount("/sys/fs/cgroup", &["cpuset", "cpu", "io", "memory", "pids"]));
     let resources = serde_json::from_str(json).unwrap();
     plan(
-        &layout,
+        &v2(),
         host,
         Asked { path: Some(Path::new(path)), id: "c1", resources: Some(&resources), annotated, subgroup: None },
     )
@@ -224,6 +227,17 @@ fn on_v1_systemd_is_told_the_devices() {
     );
     assert!(but_one.contains(&Property::new("DevicePolicy", Value::Text("strict".into()))));
     assert!(but_one.contains(&Property::new("DeviceAllow", Value::Pairs(Vec::new()))));
+}
+
+#[test]
+fn what_is_below_a_scope_is_not_called_as_it_is() {
+    let planned = |subgroup| {
+        let asked = Asked { path: None, id: "c", resources: None, annotated: Vec::new(), subgroup: Some(subgroup) };
+        plan(&v2(), &Host::default(), asked)
+    };
+    assert!(planned(Path::new("a/b")).unwrap().directories[0].path.ends_with("stasis-c.scope/a/b"));
+    let err = planned(Path::new("a/stasis-c.scope")).unwrap_err();
+    assert_eq!(err.to_string(), "cgroup a/stasis-c.scope below a scope has the scope's name");
 }
 
 #[test]

@@ -1,0 +1,119 @@
+//! The ways into a cgroup, and what of it or near it a process is put in.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+use super::{Cgroup, file, is_permission};
+use crate::error::{Context, Error, Result};
+use crate::plan::cgroup::{OwnCgroup, Version};
+
+/// The way into a cgroup for a process that is about to be made; see [`Cgroup::entry`].
+#[derive(Debug)]
+pub struct Entry {
+    /// For clone3's CLONE_INTO_CGROUP.
+    pub clone_into: Option<OwnedFd>,
+    /// Whether the process may stay out where it may not be put.
+    pub may_stay: bool,
+    /// The new process writes `0` to each of these, before it does anything else and while it has
+    /// one thread.
+    pub tasks: Vec<OwnedFd>,
+}
+
+impl Cgroup {
+    /// Returns what a process that is about to be made needs to be in the cgroup from its first
+    /// moment on.
+    ///
+    /// The fast way in: [`attach`](Self::attach) makes the kernel wait for all cpus (an RCU grace
+    /// period, 7 to 15 ms on an idle machine), since the moved process might be forking. There is
+    /// no wait for a process that is made in the cgroup, nor (since 5.5) for a single thread that
+    /// moves itself through v1's `tasks`.
+    pub fn entry(&self) -> Result<Entry> {
+        self.entry_unless_refused(self.lenient)
+    }
+
+    /// Returns the same for one more process of a container that runs.
+    pub fn entry_beside(&self) -> Result<Entry> {
+        self.entry_unless_refused(self.rootless)
+    }
+
+    fn entry_unless_refused(&self, may_stay: bool) -> Result<Entry> {
+        let mut entry = Entry { clone_into: None, may_stay, tasks: Vec::new() };
+        for directory in &self.directories {
+            let open = match directory.version {
+                Version::V1 => OpenOptions::new().write(true).open(directory.path.join("tasks")),
+                Version::V2 => File::open(&directory.path),
+            };
+            let fd = match open.map_err(file::errno) {
+                Err(errno) if may_stay && is_permission(errno) => continue,
+                // runc's words: the file that it writes to.
+                other => other.context(|| format!("open {}/cgroup.procs", directory.path.display()))?.into(),
+            };
+            match directory.version {
+                Version::V1 => entry.tasks.push(fd),
+                Version::V2 => entry.clone_into = Some(fd),
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Returns where one more process of the container is put, whose init is `pid`: here if it can be.
+    ///
+    /// A container that makes cgroups of its own on v2 may have enabled controllers in this one, which can then have no
+    /// processes (EBUSY), or have moved to another and left this one to be removed: it is put beside init then.
+    pub fn beside(&self, pid: i32) -> Result<Self> {
+        let mut beside = self.clone();
+        for directory in beside.directories.iter_mut().filter(|directory| directory.version == Version::V2) {
+            let enabled = file::read(&directory.path.join("cgroup.subtree_control"));
+            if enabled.is_ok_and(|controllers| controllers.trim().is_empty()) {
+                continue;
+            }
+            let name = format!("/proc/{pid}/cgroup");
+            let where_it_is = OwnCgroup::parse(&std::fs::read_to_string(&name).context(|| format!("read {name}"))?)?;
+            let Some(below) = where_it_is.path("").and_then(|path| path.strip_prefix("/").ok()) else { continue };
+            if below.starts_with("..") {
+                return Err(Error::other(format!("process {pid} has left our cgroup namespace")));
+            }
+            directory.path = directory.mount.join(below);
+        }
+        Ok(beside)
+    }
+
+    /// Returns a cgroup below this one: in the hierarchies of the named controllers, or in all. By its words alone, as in runc.
+    pub fn below(&self, controllers: Option<&[&str]>, path: &Path) -> Result<Self> {
+        let relative = path.components().try_fold(PathBuf::new(), |mut below, component| match component {
+            Component::Normal(name) => Some(below.join(name)),
+            Component::ParentDir => below.pop().then_some(below),
+            _ => Some(below),
+        });
+        let relative = relative.ok_or_else(|| {
+            // The words of runc 1.5, and those of older ones.
+            Error::invalid(format!("bad sub cgroup path: {} is not a sub cgroup path", path.display()))
+        })?;
+        let mut below = self.clone();
+        for name in controllers.unwrap_or_default() {
+            if below.directory(name).is_none() {
+                return Err(Error::invalid(format!("unknown controller {name} in sub cgroup path")));
+            }
+        }
+        for directory in &mut below.directories {
+            let is_named = |name: &&str| directory.controllers.iter().any(|controller| controller == name);
+            if controllers.is_none_or(|names| names.iter().any(is_named)) {
+                directory.path.push(&relative);
+            }
+        }
+        Ok(below)
+    }
+
+    /// Moves a process into the cgroup, in all hierarchies.
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        for directory in &self.directories {
+            let result = file::write(&directory.path.join("cgroup.procs"), &pid.to_string());
+            match result {
+                Err(errno) if self.lenient && is_permission(errno) => {}
+                other => other.context(|| format!("add process {pid} to cgroup {}", directory.path.display()))?,
+            }
+        }
+        Ok(())
+    }
+}
