@@ -2,16 +2,18 @@
 //!
 //! A command that puts a process into a container runs from a sealed image of ourselves (seal.rs).
 
+#![cfg_attr(not(test), no_main)]
+
 mod cli;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
+stasis::program!(run);
+
+fn run() -> u8 {
     let argv: Vec<OsString> = std::env::args_os().collect();
-    let code = cli::multicall::run(&argv).unwrap_or_else(|| match cli::Invocation::read(&argv) {
+    cli::multicall::run(&argv).unwrap_or_else(|| match cli::Invocation::read(&argv) {
         Ok(invocation) => invocation.run(),
         Err(code) => code,
-    });
-    ExitCode::from(code)
+    })
 }

@@ -1,7 +1,8 @@
 //! What the user typed: the global options, the commands, and how each is carried out.
 //!
 //! A file per command holds its clap definition and a short `run` that turns it into a call of the library. How
-//! arguments are read is in [`argv`], what help and misuse look like in [`usage`], where errors go in [`log`].
+//! arguments are read is in [`argv`], and in [`quick`] where they are an engine's; what help and misuse look like in
+//! [`usage`], where errors go in [`log`].
 
 mod argv;
 mod checkpoint;
@@ -21,6 +22,7 @@ mod output;
 mod pause;
 mod progress;
 mod ps;
+mod quick;
 mod restore;
 mod root;
 mod run;
@@ -219,6 +221,9 @@ pub struct Invocation {
 impl Invocation {
     /// Reads the arguments; what needs no container (help, version, mistakes) is answered here, with an exit code.
     pub fn read(argv: &[OsString]) -> std::result::Result<Self, u8> {
+        if let Some(line) = quick::read(argv) {
+            return Ok(Self { line });
+        }
         // The verb is among the arguments, whichever of them it is.
         let definition = definition(|verb| argv.iter().any(|word| word == verb));
         let parsed = match argv::read(&definition, argv) {

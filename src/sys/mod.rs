@@ -29,6 +29,7 @@ pub mod shared;
 pub mod signal;
 pub mod socket;
 pub mod sockopt;
+pub mod start;
 pub mod statx;
 pub mod stream;
 pub mod tty;

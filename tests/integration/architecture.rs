@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// What each area may name of the crate, beside itself.
 const MAY_USE: [(&str, &[&str]); 16] = [
-    ("main", &["seal"]),
+    ("main", &["program"]),
     ("cli", &["container", "criu", "error", "plan", "seal", "spec", "sys", "time", "tmpfs"]),
     ("container", &["cgroup", "criu", "error", "handshake", "init", "plan", "spec", "sys", "time", "tmpfs"]),
     ("init", &["handshake", "plan", "sys"]),

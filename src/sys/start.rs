@@ -1,0 +1,42 @@
+//! The program's start, in the place of std's.
+//!
+//! Before its `main`, std prepares to tell of stack overflows. For that libc looks the stack up in /proc/self/maps, and
+//! a stack for the handler is mapped: a fifteenth of what all else takes that a start of a container does outside. What
+//! else std does is done here. Arguments reach std all the same, by glibc's `.init_array`.
+
+use nix::libc;
+
+/// Makes a function that returns an exit code the program's `main`, which libc calls. The crate has `no_main`.
+#[macro_export]
+macro_rules! program {
+    ($main:path) => {
+        #[cfg(not(test))]
+        // SAFETY: no other function of the program has the name, and this one has libc's type for it.
+        #[unsafe(no_mangle)]
+        extern "C" fn main(_argc: std::ffi::c_int, _argv: *const *const std::ffi::c_char) -> std::ffi::c_int {
+            $crate::sys::start::prepare();
+            $main().into()
+        }
+
+        #[cfg(test)]
+        fn main() {
+            $main();
+        }
+    };
+}
+
+/// Has a closed pipe be an error of those who write to it, and nothing that we open become a standard stream.
+pub fn prepare() {
+    // SAFETY: SIG_IGN is no handler of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    let mut streams = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: the array is ours, and as long as is said.
+    while unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) } < 0 && nix::errno::Errno::last_raw() == libc::EINTR {}
+    for _ in streams.iter().filter(|stream| stream.revents & libc::POLLNVAL != 0) {
+        // Gets the lowest number that is free.
+        // SAFETY: the path is a constant.
+        if unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) } < 0 {
+            std::process::abort();
+        }
+    }
+}
