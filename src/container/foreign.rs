@@ -31,7 +31,7 @@ pub fn is_there(dir: &Path) -> bool {
 }
 
 /// Reads what another runtime has noted of a container, and of its configuration what later commands need.
-pub fn load(dir: &StateDir, id: &str) -> Result<Option<(State, Spec)>> {
+pub fn load(dir: &StateDir, id: &str) -> Result<Option<(State, Box<Spec>)>> {
     let owner = std::fs::metadata(dir.path()).map_or(0, |found| found.uid());
     if let Some(found) = read::<Runc>(&dir.path().join(RUNC)) {
         return Ok(Some((found.state(id, owner)?, found.config.spec()?)));
@@ -152,7 +152,7 @@ impl Runc {
 
 impl RuncConfig {
     /// Returns the parts of config.json that it was made from: who shares the namespaces, and what is to run at the end.
-    fn spec(&self) -> Result<Spec> {
+    fn spec(&self) -> Result<Box<Spec>> {
         let namespaces = self.namespaces.iter().flatten().filter_map(|namespace| {
             let kind = match namespace.r#type.as_str() {
                 "NEWPID" => "pid",

@@ -110,7 +110,7 @@ pub struct Container {
     dir: StateDir,
     state: State,
     /// The configuration, once it was asked for.
-    spec: OnceCell<Spec>,
+    spec: OnceCell<Box<Spec>>,
 }
 
 /// A process that was started, and its standard streams.
@@ -128,7 +128,7 @@ pub struct Started {
 
 impl Container {
     /// Returns the container that was just made from `spec`.
-    pub(crate) fn new(dir: StateDir, state: State, spec: Spec) -> Self {
+    pub(crate) fn new(dir: StateDir, state: State, spec: Box<Spec>) -> Self {
         Self { dir, state, spec: OnceCell::from(spec) }
     }
 

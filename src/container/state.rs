@@ -168,7 +168,7 @@ impl StateDir {
     }
 
     /// Reads the configuration that was kept.
-    pub fn spec(&self) -> Result<Spec> {
+    pub fn spec(&self) -> Result<Box<Spec>> {
         Ok(spec::load(&self.config())?.spec)
     }
 

@@ -14,7 +14,7 @@ use std::fmt::Formatter;
 #[derive(Debug)]
 pub struct Read<T> {
     /// The value.
-    pub value: T,
+    pub value: Box<T>,
     /// How many bytes of the text it took.
     pub length: usize,
     /// Whether a key had another case than its field.
@@ -25,7 +25,7 @@ pub struct Read<T> {
 pub fn read<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<Read<T>> {
     let recased = Cell::new(false);
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = T::deserialize(Folding { inner: &mut deserializer, fields: &[], recased: &recased })?;
+    let value = T::deserialize(Folding { inner: &mut deserializer, fields: &[], recased: &recased }).map(Box::new)?;
     let length = match deserializer.end() {
         Ok(()) => text.len(),
         Err(_) => {

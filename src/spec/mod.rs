@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 /// A configuration, and the text that it was read from.
 #[derive(Debug)]
 pub struct Config {
-    /// What it says.
-    pub spec: Spec,
+    /// What it says: 3 KiB, which would pass through every stack frame.
+    pub spec: Box<Spec>,
     /// The file as it was, or as it was understood: later commands use this copy, whatever becomes of the bundle.
     pub text: Vec<u8>,
 }
@@ -147,13 +147,13 @@ fn understood(read: Read<Spec>, mut text: Vec<u8>) -> Result<Config> {
 /// Reads the text of a process, as `exec --process` is given it.
 pub fn parse_process(text: &[u8]) -> Result<Process> {
     if let Ok(read) = json::read(text) {
-        return Ok(read.value);
+        return Ok(*read.value);
     }
     let mut process = json::value(text).map_err(invalid)?;
     drop_nulls(&mut process);
     accept_as_runc(&mut process);
     names::check_process(&process)?;
-    Ok(json::read(process.to_string().as_bytes()).map_err(invalid_part)?.value)
+    Ok(*json::read(process.to_string().as_bytes()).map_err(invalid_part)?.value)
 }
 
 /// Reads `linux.resources`, as `update` is given them.
@@ -165,7 +165,7 @@ pub fn parse_resources(mut value: Value) -> Result<LinuxResources> {
     if !value.is_object() {
         return Err(invalid(&"not an object"));
     }
-    json::read(value.to_string().as_bytes()).map(|read| read.value).map_err(|err| invalid(&invalid_part(err)))
+    json::read(value.to_string().as_bytes()).map(|read| *read.value).map_err(|err| invalid(&invalid_part(err)))
 }
 
 /// Removes what is null, at any depth: to Go it is the same as nothing.

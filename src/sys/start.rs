@@ -15,7 +15,7 @@ macro_rules! program {
         #[unsafe(no_mangle)]
         extern "C" fn main(_argc: std::ffi::c_int, _argv: *const *const std::ffi::c_char) -> std::ffi::c_int {
             $crate::sys::start::prepare();
-            $main().into()
+            $crate::sys::start::end($main())
         }
 
         #[cfg(test)]
@@ -39,4 +39,9 @@ pub fn prepare() {
             std::process::abort();
         }
     }
+}
+
+/// Ends the program: what is printed is out, and libc has nothing of ours to look after.
+pub fn end(code: u8) -> ! {
+    crate::sys::clone::exit_now(code.into())
 }

@@ -37,9 +37,18 @@ pub fn writer(stream: BorrowedFd<'_>) -> Result<(OwnedFd, usize)> {
     Ok((duplicate(stream)?, libc::PIPE_BUF))
 }
 
-/// Reads once, `at_most` so many bytes, in place of what the buffer had. Its memory is only touched where something was
-/// read: most streams of most programs have nothing.
+/// How much is read from what does not tell how much it has.
+const UNKNOWN: usize = 4096;
+
+/// Reads once, `at_most` so many bytes, in place of what the buffer had, which grows to what there is to read: most streams
+/// of most programs have nothing.
 pub fn read_once(stream: BorrowedFd<'_>, buffer: &mut Vec<u8>, at_most: usize) -> Result<usize> {
+    let mut ready: libc::c_int = 0;
+    // SAFETY: the kernel writes a number to `ready`, if it knows one.
+    let known = unsafe { libc::ioctl(stream.as_raw_fd(), libc::FIONREAD, &raw mut ready) } == 0;
+    // What has nothing now may have something by the time that it is read.
+    let room = if known { ready.unsigned_abs() as usize } else { UNKNOWN };
+    let at_most = at_most.min(room.max(1));
     buffer.clear();
     buffer.reserve(at_most);
     // SAFETY: the kernel writes `at_most` bytes at most, for which there is room; it has initialised as many as it says.
