@@ -2,7 +2,8 @@
 //!
 //! Three readers shape it. containerd decodes the whole file as a stream of objects with an RFC 3339 `time`; Podman reads
 //! the whole file as one object; everything that runs a command without a log reads stderr. So a command that fails
-//! writes exactly one line unless more was asked for: warnings are held back until it is known that it did not fail.
+//! writes exactly one line into a log unless more was asked for: warnings are held back until it is known that it did
+//! not fail. On stderr they come before the failure, which they often explain.
 
 use super::log_target::Target;
 use super::{Global, output};
@@ -47,8 +48,7 @@ fn filter(level: &str) -> Result<LevelFilter> {
 /// Lets the warnings held so far go out; for commands that go on after their own work is done.
 pub fn release() {
     if let Some(sink) = SINK.get() {
-        let held = sink.holding().take();
-        held.unwrap_or_default().iter().for_each(|(level, line)| sink.target.write(*level, line));
+        sink.release();
     }
 }
 
@@ -81,10 +81,18 @@ impl Sink {
         self.holding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn release(&self) {
+        let held = self.holding().take();
+        held.unwrap_or_default().iter().for_each(|(level, line)| self.target.write(*level, line));
+    }
+
     /// Writes the one line of a failed command, and its plain text to stderr when the log is elsewhere.
     ///
     /// A failure of CRIU's has more lines, which quote its log: those stay lines where a person reads them.
     fn fail(&self, text: &str) {
+        if matches!(self.target, Target::Stderr) {
+            self.release();
+        }
         let line = match text.split_once('\n').filter(|_| !self.json) {
             Some((first, quote)) => format!("{}{quote}\n", self.line(Level::Error, first, None)),
             None => self.line(Level::Error, text, None),

@@ -284,6 +284,24 @@ fn a_warning_of_a_command_that_succeeds_is_logged() {
     assert!(first["msg"].as_str().unwrap().starts_with("ignoring unknown or unavailable capabilities"), "{log}");
 }
 
+/// What was left out is often why it failed: here the ambient set asks for more than what remains of the others.
+#[test]
+fn a_warning_precedes_the_failure_on_stderr_and_stays_out_of_the_log_of_a_failure() {
+    requires!(root);
+    let c = Runtime::new(Bundle::new(&["true"]).with(|config| {
+        config["process"]["capabilities"] =
+            json!({"bounding": ["CAP_NOPE"], "inheritable": ["CAP_KILL"], "permitted": ["CAP_KILL"]});
+    }));
+    let bundle = c.bundle().path().to_str().unwrap();
+    let args = ["create", "--bundle", bundle, c.id()];
+    let words = "ignoring unknown or unavailable capabilities: [CAP_NOPE]";
+    c.cmd(&args).exits(1).stderr_contains(words).stderr_contains("operation not permitted");
+    ours_only!("runc logs the warning too, and Podman then cannot read its log");
+    c.output_of(engine(&c, &args)).exits(1);
+    let log = log(&c);
+    assert_eq!((log.lines().count(), log.contains(words)), (1, false), "{log}");
+}
+
 #[test]
 fn failures_of_exec_have_a_code_of_their_own() {
     requires!(root);
