@@ -286,7 +286,7 @@ fn change_directory(plan: &ProcessPlan, reached: sys::Result<()>) -> Result<()> 
         Err(Errno::EACCES) => nix::unistd::chdir(plan.cwd.as_c_str()).at(Step::WorkingDirectory)?,
         other => other.at(Step::WorkingDirectory)?,
     }
-    process::check_working_directory().at(Step::WorkingDirectory)
+    process::check_working_directory().at(Step::DirectoryBelowRoot)
 }
 
 fn set_capabilities(plan: &ProcessPlan) -> Result<()> {

@@ -19,6 +19,10 @@ use std::os::unix::ffi::OsStrExt;
 /// which would leave a container's files writable for everybody.
 const DEFAULT_UMASK: u32 = 0o022;
 
+/// What runc says of a working directory that no path below the root leads to, in the words that clients look for.
+pub const OUTSIDE: &str =
+    "current working directory is outside of container mount namespace root -- possible container breakout detected";
+
 /// The process of a container, or one that exec puts beside it.
 #[derive(Debug, Default)]
 pub struct ProcessPlan {

@@ -107,6 +107,8 @@ steps! {
     Personality,
     /// Changing to the working directory.
     WorkingDirectory,
+    /// Making sure that the working directory lies below the root.
+    DirectoryBelowRoot,
     /// Loading the seccomp filter.
     Seccomp,
     /// Handing the seccomp listener over.
@@ -229,6 +231,7 @@ impl Failure {
         match self.step {
             Step::Gid if self.errno == Errno::EINVAL as i32 => unmapped("setgid", "gid", plan.process.gid),
             Step::Uid if self.errno == Errno::EINVAL as i32 => unmapped("setuid", "uid", plan.process.uid),
+            Step::DirectoryBelowRoot if self.errno == Errno::ENOENT as i32 => super::process::OUTSIDE.into(),
             Step::Program | Step::Exec => self.describe_program(plan),
             Step::CreateContainerHook => self.describe_hook("createContainer", &plan.create_container),
             Step::StartContainerHook => self.describe_hook("startContainer", &plan.start_container),
@@ -369,6 +372,7 @@ impl Failure {
                 let cwd = process.cwd.to_string_lossy();
                 format!("chdir to cwd ({cwd:?}) set in config.json failed")
             }
+            Step::DirectoryBelowRoot => "failed to verify if current working directory is safe".into(),
             Step::Seccomp => "load the seccomp filter".into(),
             Step::SeccompListener => "hand the seccomp listener over".into(),
             Step::BoundingSet => "limit the capability bounding set".into(),

@@ -153,6 +153,15 @@ steps! {
     a_working_directory_that_is_a_file: WorkingDirectory,
         "chdir to cwd (\"/etc/passwd\") set in config.json failed: not a directory",
         Bundle::sleep().with(|config| config["process"]["cwd"] = json!("/etc/passwd"));
+    a_working_directory_that_cannot_be_verified: DirectoryBelowRoot,
+        "failed to verify if current working directory is safe: operation not permitted",
+        Bundle::sleep().with(|config| {
+            config["process"]["noNewPrivileges"] = json!(false);
+            config["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["getcwd"], "action": "SCMP_ACT_ERRNO"}],
+            });
+        });
     a_refused_filter: Seccomp, "load the seccomp filter: operation not permitted",
         Bundle::sleep()
             .with(|config| config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": []}))

@@ -76,6 +76,19 @@ fn only_the_standard_streams_are_open() {
     c.exec_sh("cd /proc/self/fd; echo [4-9] [1-9][0-9]").ok().prints("[4-9] [1-9][0-9]");
 }
 
+/// So it looks when the source of a bind mount was removed and made again: the mount keeps the directory that is gone.
+#[test]
+fn a_working_directory_that_is_gone_from_below_its_mount_is_told_as_by_runc() {
+    requires!(root);
+    let source = tempfile::tempdir().unwrap();
+    let c = Bundle::sleep().mount("/work", "bind", source.path(), &["bind"]).start();
+    c.exec_with(&["--cwd", "/work"], &["pwd"]).ok().prints("/work");
+    drop(source);
+    c.exec_with(&["--cwd", "/work"], &["pwd"]).exits(255).stderr_contains(
+        "current working directory is outside of container mount namespace root -- possible container breakout detected",
+    );
+}
+
 #[test]
 fn a_working_directory_outside_of_the_root_is_refused() {
     requires!(root);
