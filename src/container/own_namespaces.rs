@@ -1,5 +1,8 @@
 //! Namespaces that a configuration joins by path and that we are in ourselves: the host's, for all that the container can
 //! tell. To join them changes nothing, but what is only allowed in a namespace of the container's own is not allowed.
+//!
+//! Pid namespaces stay listed where they can be joined: nothing is only allowed in one, and CRIU has to be told, as runc
+//! tells it, that the container's is another's.
 
 use crate::error::Result;
 use crate::plan::namespaces::Kind;
@@ -18,7 +21,11 @@ pub fn leave_out(config: &mut Config) -> Result<()> {
 
 fn is_own(namespace: &LinuxNamespace) -> bool {
     let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) else { return false };
-    let own = format!("/proc/self/ns/{}", Kind::from(namespace.typ()).proc_name());
+    let kind = Kind::from(namespace.typ());
+    if kind == Kind::Pid && !super::is_rootless() {
+        return false;
+    }
+    let own = format!("/proc/self/ns/{}", kind.proc_name());
     match (stat(path), stat(own.as_str())) {
         (Ok(theirs), Ok(ours)) => (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino),
         // What is not there is an error where it is joined.

@@ -105,6 +105,20 @@ fn a_joined_pid_namespace_is_joined_again() {
     c.runtime.leaves_nothing();
 }
 
+/// CRIU writes an image only of a pid namespace that it is told of, and runc tells it of every one that has a path.
+#[test]
+fn our_own_pid_namespace_is_anothers_where_it_is_joined_by_its_path() {
+    requires!(root, criu);
+    let c = Checkpointed::run(Bundle::sh(COUNTER).namespace("pid", Some(Path::new("/proc/self/ns/pid"))));
+    c.checkpoint(&[]).ok();
+    let names = std::fs::read_dir(c.images()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.starts_with("pidns-")).count(), 1);
+    ours_only!("runc does not wait for the old process to be reaped");
+    c.restore(&[]).ok();
+    assert_eq!(namespace(c.runtime.pid(), "pid"), namespace(std::process::id() as i32, "pid"));
+    c.counts();
+}
+
 #[test]
 fn a_private_ipc_namespace_keeps_its_parameters() {
     requires!(root, criu);
