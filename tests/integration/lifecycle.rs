@@ -375,6 +375,20 @@ fn a_relative_bundle_is_the_callers() {
     c.output_of(command).ok().prints("ran");
 }
 
+/// So every bundle of the runtime-tools is made.
+#[test]
+fn the_root_may_be_the_bundle_itself() {
+    requires!(root);
+    let bundle = Bundle::sh("head -c 1 /config.json").with(|config| config["root"]["path"] = json!("."));
+    let c = Runtime::new(bundle.prepare(|path| {
+        for entry in fs::read_dir(path.join("rootfs")).unwrap() {
+            let entry = entry.unwrap();
+            fs::rename(entry.path(), path.join(entry.file_name())).unwrap();
+        }
+    }));
+    c.run().ok().prints("{");
+}
+
 #[test]
 fn errors_are_one_line_of_the_log_and_of_stderr() {
     requires!(root);
