@@ -95,7 +95,7 @@ impl Runtime {
     pub fn command(&self, args: &[impl AsRef<OsStr>]) -> Command {
         let mut command = match self.bundle.owner() {
             None => self.bundle.shown_layout().command(Self::program()),
-            Some(owner) => as_user(owner, self.bundle.path()),
+            Some(owner) => as_user(owner, &self.bundle),
         };
         command.arg("--root").arg(self.root()).args(args).stdin(Stdio::null());
         command
@@ -324,9 +324,23 @@ impl Layout {
 }
 
 /// Returns the bundle's runtime, as a user of the host runs it.
-fn as_user(user: u32, bundle: &Path) -> Command {
-    let mut command = Command::new(bundle.join("runtime"));
-    command.uid(user).gid(user).current_dir(bundle);
+fn as_user(user: u32, bundle: &Bundle) -> Command {
+    let program = bundle.path().join("runtime");
+    let mut command = match bundle.shown_layout() {
+        Layout::Host => {
+            let mut command = Command::new(program);
+            command.uid(user).gid(user);
+            command
+        }
+        // root is needed to get there. As pam_systemd(8) has it, also where the user has not logged in.
+        other => {
+            let mut command = other.command("setpriv");
+            command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]).arg(program);
+            command.env("XDG_RUNTIME_DIR", format!("/run/user/{user}"));
+            command
+        }
+    };
+    command.current_dir(bundle.path());
     command
 }
 

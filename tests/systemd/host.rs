@@ -9,6 +9,9 @@ use std::sync::OnceLock;
 /// The slice of all containers.
 const SLICE: &str = "stasis-tests.slice";
 
+/// Asks the host's systemd.
+const SYSTEMCTL: &str = "systemctl";
+
 /// The hierarchies of cgroups that a systemd uses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
@@ -60,19 +63,39 @@ impl Host {
 
     /// Runs a shell script there.
     pub fn inside(&self, script: &str) -> Output {
-        Output::of(Layout::Of(self.first).command("sh").args(["-c", script]), b"", script.into())
+        Output::of(self.layout().command("sh").args(["-c", script]), b"", script.into())
     }
 
     /// Gives a bundle a scope for its cgroup.
     pub fn scope(&'static self, bundle: Bundle) -> Scope {
         let path = format!("{SLICE}:rt:{}", bundle.id());
         let bundle = bundle.with(|config| config["linux"]["cgroupsPath"] = json!(path));
-        Scope { runtime: Runtime::new(bundle.layout(Layout::Of(self.first))), host: self }
+        Scope {
+            unit: format!("rt-{}.scope", bundle.id()),
+            slice: format!("stasis.slice/{SLICE}"),
+            systemctl: SYSTEMCTL.into(),
+            runtime: Runtime::new(bundle.layout(self.layout())),
+            host: self,
+        }
+    }
+
+    /// Returns what a process of the host sees.
+    pub fn layout(&self) -> Layout {
+        Layout::Of(self.first)
+    }
+
+    /// Returns the children of its first process.
+    pub fn children(&self) -> Vec<u32> {
+        children(self.first)
     }
 
     /// Returns the units whose names contain this, also those that have ended.
     pub fn units(&self, part: &str) -> String {
-        self.inside(&format!("systemctl list-units --all --plain --no-legend '*{part}*'")).ok().stdout
+        self.units_of(SYSTEMCTL, part)
+    }
+
+    fn units_of(&self, systemctl: &str, part: &str) -> String {
+        self.inside(&format!("{systemctl} list-units --all --plain --no-legend '*{part}*'")).ok().stdout
     }
 
     /// Returns the cgroups whose names contain this.
@@ -85,6 +108,12 @@ impl Host {
 pub struct Scope {
     pub runtime: Runtime,
     pub host: &'static Host,
+    /// The unit's name.
+    pub unit: String,
+    /// The cgroup of its slice.
+    pub slice: String,
+    /// What asks the systemd whose unit it is.
+    pub systemctl: String,
 }
 
 impl Scope {
@@ -103,20 +132,20 @@ impl Scope {
 
     /// Returns the unit's name.
     pub fn unit(&self) -> String {
-        format!("rt-{}.scope", self.runtime.id())
+        self.unit.clone()
     }
 
     /// Returns a property of the unit.
     #[track_caller]
     pub fn property(&self, name: &str) -> String {
-        let shown = self.host.inside(&format!("systemctl show --value --property={name} {}", self.unit())).ok();
+        let shown = self.host.inside(&format!("{} show --value --property={name} {}", self.systemctl, self.unit)).ok();
         shown.text().trim_end().to_owned()
     }
 
     /// Returns what a file of the cgroup says, in the hierarchy of v1 of this name, or (empty) in that of v2 alone.
     #[track_caller]
     pub fn file(&self, hierarchy: &str, name: &str) -> String {
-        let dir = format!("/sys/fs/cgroup/{hierarchy}/stasis.slice/{SLICE}/{}", self.unit());
+        let dir = format!("/sys/fs/cgroup/{hierarchy}/{}/{}", self.slice, self.unit);
         self.host.inside(&format!("cat {dir}/{name}")).ok().text().trim_end().to_owned()
     }
 
@@ -124,7 +153,7 @@ impl Scope {
     #[track_caller]
     pub fn leaves_nothing(&self) {
         // systemd says so when it is told of the end of a scope's last process.
-        wait_until("no unit is left", || self.host.units(self.runtime.id()).is_empty());
+        wait_until("no unit is left", || self.host.units_of(&self.systemctl, self.runtime.id()).is_empty());
         assert_eq!(self.host.cgroups(self.runtime.id()), "");
         assert!(!self.runtime.root().join(self.runtime.id()).exists());
     }

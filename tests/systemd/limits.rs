@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-fn limited(resources: Value) -> Bundle {
+/// Returns a bundle with these resources.
+pub fn limited(resources: Value) -> Bundle {
     Bundle::sleep().with(|config| {
         for (name, value) in resources.as_object().unwrap() {
             config["linux"]["resources"][name] = value.clone();
@@ -16,7 +17,7 @@ fn limited(resources: Value) -> Bundle {
 
 /// Checks properties of the unit.
 #[track_caller]
-fn shows(c: &Scope, expected: &[(&str, &str)]) {
+pub fn shows(c: &Scope, expected: &[(&str, &str)]) {
     for (name, value) in expected {
         assert_eq!(c.property(name), *value, "{name}");
     }
@@ -24,7 +25,7 @@ fn shows(c: &Scope, expected: &[(&str, &str)]) {
 
 /// Checks files of the cgroup: the hierarchy, the file, what it says.
 #[track_caller]
-fn holds(c: &Scope, expected: &[(&str, &str, &str)]) {
+pub fn holds(c: &Scope, expected: &[(&str, &str, &str)]) {
     for (hierarchy, file, value) in expected {
         assert_eq!(c.file(hierarchy, file), *value, "{file}");
     }
@@ -96,7 +97,7 @@ fn a_container_that_was_killed_for_its_memory_leaves_no_unit() {
 }
 
 /// Says whether the hierarchy of v2 has the controllers that the tests limit something with: not where v1 has them.
-fn v2_has_controllers() -> bool {
+pub fn v2_has_controllers() -> bool {
     let all = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     ["cpu", "cpuset", "io", "memory", "pids"].iter().all(|name| all.split_whitespace().any(|one| one == *name))
 }

@@ -15,3 +15,4 @@ mod checkpoint;
 mod host;
 mod limits;
 mod scopes;
+mod user;
