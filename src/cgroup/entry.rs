@@ -1,10 +1,10 @@
-//! The ways into a cgroup, and what of it or near it a process is put in.
+//! The ways into a cgroup: for a process that is about to be made, and for one that is there.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use super::{Cgroup, file, is_permission};
+use super::{Cgroup, Driver, file, is_permission, processes, systemd};
 use crate::error::{Context, Error, Result};
 use crate::plan::cgroup::{OwnCgroup, Version};
 
@@ -38,6 +38,8 @@ impl Cgroup {
     }
 
     fn entry_unless_refused(&self, may_stay: bool) -> Result<Entry> {
+        // systemd can move it later: see `bring_in`.
+        let may_stay = may_stay || matches!(self.driver, Driver::Systemd { is_user: true, .. });
         let mut entry = Entry { clone_into: None, may_stay, tasks: Vec::new() };
         for directory in &self.directories {
             let open = match directory.version {
@@ -112,6 +114,23 @@ impl Cgroup {
             match result {
                 Err(errno) if self.lenient && is_permission(errno) => {}
                 other => other.context(|| format!("add process {pid} to cgroup {}", directory.path.display()))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the user's systemd take a process in that was not let into its scope when it was made.
+    ///
+    /// The kernel wants whoever moves a process to own what is above both cgroups, which a user does not whose session
+    /// is not below that systemd. Where systemd may not either, it asks the host's.
+    pub fn bring_in(&self, pid: i32) -> Result<()> {
+        let Driver::Systemd { unit, is_user: true } = &self.driver else { return Ok(()) };
+        for directory in &self.directories {
+            let mut there = Vec::new();
+            processes::list(&directory.path, false, &mut there)?;
+            if !there.contains(&pid) {
+                let below = directory.path.iter().skip_while(|name| *name != unit.as_str()).skip(1);
+                systemd::attach(unit, true, &Path::new("/").join(below.collect::<PathBuf>()), pid)?;
             }
         }
         Ok(())

@@ -4,7 +4,7 @@
 //! systemd is asked over the socket that systemctl takes, which needs no bus; over the bus where that is not for us.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 pub fn host(layout: &Layout, is_user: bool) -> Result<Host> {
     let mut host = Host { is_user, ..Host::default() };
     if is_user && matches!(layout, Layout::V2(_)) {
-        let root = ask(Systemd::connect(true), &|| Systemd::connect(true), |systemd| systemd.property("ControlGroup"));
+        let root = ask(true, |systemd| systemd.property("ControlGroup"));
         host.root = root.map_err(Failure::into_error)?.into();
     }
     Ok(host)
@@ -55,7 +55,7 @@ pub(super) fn start(unit: &Unit) -> Result<Holder> {
     let mut properties = unit.properties.clone();
     properties.push(Property::new("PIDs", Value::Pids(vec![holder.pid()])));
     let mut attempts = 0;
-    let started = ask(Systemd::connect(unit.is_user), &|| Systemd::connect(unit.is_user), |systemd| {
+    let started = ask(unit.is_user, |systemd| {
         attempts += 1;
         match systemd.start(&unit.name, &properties) {
             Err(Failure::Refused { name, .. }) if name == UNIT_EXISTS => {
@@ -87,10 +87,14 @@ fn gets_into(holder: &Holder, unit: &str) -> bool {
 
 /// Changes properties of a unit until it ends.
 pub(super) fn change(unit: &Unit) -> Result<()> {
-    let changed = ask(Systemd::connect(unit.is_user), &|| Systemd::connect(unit.is_user), |systemd| {
-        systemd.change(&unit.name, &unit.limits)
-    });
+    let changed = ask(unit.is_user, |systemd| systemd.change(&unit.name, &unit.limits));
     changed.map_err(|err| err.into_error().context(format!("unable to set properties of unit {:?}", unit.name)))
+}
+
+/// Moves a process into the cgroup of a unit, or into one below it.
+pub(super) fn attach(unit: &str, is_user: bool, below: &Path, pid: i32) -> Result<()> {
+    let attached = ask(is_user, |systemd| systemd.attach(unit, below, pid));
+    attached.map_err(|err| err.into_error().context(format!("unable to attach process {pid} to unit {unit:?}")))
 }
 
 /// Ends a unit and forgets it. A systemd that is not there any more has no units.
@@ -103,15 +107,20 @@ pub(super) fn stop(name: &str, is_user: bool) -> Result<()> {
         Err(failure) if !failure.is_closed() => return gone(failure),
         other => other,
     };
-    match ask(first, &|| Systemd::connect(is_user), |systemd| systemd.stop(name)) {
+    match ask_again(first, &|| Systemd::connect(is_user), |systemd| systemd.stop(name)) {
         Err(failure) if failure.is_closed() => gone(failure),
         other => other.map_err(|failure| failure.into_error().context(format!("unable to stop unit {name:?}"))),
     }
 }
 
+/// Asks the system's or the user's systemd for something.
+fn ask<T>(is_user: bool, what: impl FnMut(&mut Systemd) -> Outcome<T>) -> Outcome<T> {
+    ask_again(Systemd::connect(is_user), &|| Systemd::connect(is_user), what)
+}
+
 /// Asks a systemd for something, and again over a new connection when it has closed the one before: so it does when it
 /// executes itself again, and is not to be reached for a moment then.
-fn ask<T>(
+fn ask_again<T>(
     first: Outcome<Systemd>,
     connect: &dyn Fn() -> Outcome<Systemd>,
     mut what: impl FnMut(&mut Systemd) -> Outcome<T>,
@@ -192,6 +201,14 @@ impl Systemd {
         body.number('b', 1);
         encode(&mut body, &self.known(limits)?);
         self.call("SetUnitProperties", &body.with_signature("sba(sv)")).map(drop)
+    }
+
+    fn attach(&mut self, name: &str, below: &Path, pid: i32) -> Outcome<()> {
+        let mut body = Encoder::default();
+        body.text(name);
+        body.text(&below.to_string_lossy());
+        body.array(4, &mut |array| array.number('u', pid.unsigned_abs().into()));
+        self.call("AttachProcessesToUnit", &body.with_signature("ssau")).map(drop)
     }
 
     fn stop(&mut self, name: &str) -> Outcome<()> {
@@ -373,7 +390,7 @@ mod tests {
                 peer.refuse(reset, "org.freedesktop.systemd1.NoSuchUnit");
             },
         ]);
-        ask(connect(&service), &|| connect(&service), |systemd| systemd.stop("a.scope")).unwrap();
+        ask_again(connect(&service), &|| connect(&service), |systemd| systemd.stop("a.scope")).unwrap();
         service.ended();
     }
 

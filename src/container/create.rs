@@ -145,6 +145,7 @@ impl Making<'_> {
         holder = holder.filter(|_| limits_first);
         let mut undo = Rollback::default();
         undo.add("init", || spawned.kill());
+        self.cgroup.bring_in(spawned.pid).map_err(own_cgroup::not_applied)?;
 
         state.pid = spawned.pid;
         hooks::tell_inside(for_hooks, &state)?;
@@ -192,11 +193,16 @@ impl Making<'_> {
 
         let pidfd = spawned.pidfd.try_clone().context(|| "duplicate a descriptor")?;
         let started = Started { pid: spawned.pid, pidfd, io: streams.into_io()?, notify: None };
-        let receiver = run_oci::value(&self.config.spec, run_oci::PIDFD_RECEIVER).map(Path::new);
-        let receiver = self.options.pidfd_socket.as_deref().or(receiver);
-        super::announce(&started, self.options.pid_file.as_deref(), receiver)?;
+        self.announce(&started)?;
         undo.disarm();
         Ok((state, started))
+    }
+
+    /// Tells those of init who are to know.
+    fn announce(&self, started: &Started) -> Result<()> {
+        let receiver = run_oci::value(&self.config.spec, run_oci::PIDFD_RECEIVER).map(Path::new);
+        let receiver = self.options.pidfd_socket.as_deref().or(receiver);
+        super::announce(started, self.options.pid_file.as_deref(), receiver)
     }
 
     /// Opens what init needs.

@@ -78,6 +78,10 @@ impl Container {
         let spawned = spawn::exec(&mut plan, descriptors, handshake).map_err(|err| name_cgroup(err, cgroup))?;
         let mut undo = Rollback::default();
         undo.add("process", || spawned.kill());
+        if let Err(err) = cgroup.bring_in(spawned.pid) {
+            // As everywhere where a user may not put it.
+            log::debug!("{err}");
+        }
         self.state.rdt.iter().try_for_each(|rdt| rdt.add_beside(spawned.pid))?;
         if let Some(score) = plan.process.oom_score_adj {
             super::write_oom_score(spawned.pid, score)?;

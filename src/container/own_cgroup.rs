@@ -2,7 +2,7 @@
 
 use super::create::CreateOptions;
 use crate::cgroup::{self, Cgroup, Holder};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::cgroup::{self as planned, CgroupPlan, Directory, Layout, Mount, OwnCgroup, Version, systemd};
 use crate::plan::mounts::{CgroupView, V1Hierarchy};
 use crate::plan::namespaces::{self, Kind, Namespace};
@@ -56,7 +56,12 @@ pub fn view(layout: &Layout, directories: &[Directory], linux: &Linux) -> Result
 /// Makes it.
 pub fn make(plan: Option<&CgroupPlan>) -> Result<(Cgroup, Option<Holder>)> {
     let made = plan.map_or_else(|| Ok((Cgroup::default(), None)), Cgroup::create);
-    made.map_err(|err| err.context("unable to apply cgroup configuration"))
+    made.map_err(not_applied)
+}
+
+/// Names what has failed.
+pub fn not_applied(err: Error) -> Error {
+    err.context("unable to apply cgroup configuration")
 }
 
 /// Tells whoever may not make cgroups what a pid namespace would be good for.

@@ -136,8 +136,13 @@ impl Bundle {
 
     /// Shows the runtime another layout of the cgroup hierarchies than the host's.
     pub fn layout(mut self, layout: Layout) -> Self {
-        self.layout = layout;
+        self.show(layout);
         self
+    }
+
+    /// Does so in place.
+    pub fn show(&mut self, layout: Layout) {
+        self.layout = layout;
     }
 
     /// Runs the container in the foreground, to its end.

@@ -86,6 +86,11 @@ impl Runtime {
         self.bundle.edit(edit);
     }
 
+    /// Shows the runtime another layout of the cgroup hierarchies from now on.
+    pub fn show(&mut self, layout: Layout) {
+        self.bundle.show(layout);
+    }
+
     /// Returns the directory of the runtime's state.
     pub fn root(&self) -> PathBuf {
         self.bundle.path().join("state")

@@ -63,19 +63,26 @@ impl User {
     }
 }
 
+/// Takes the runtime out of what the user's systemd has been given: to where a session of the user's would be.
+fn in_a_session(c: &mut Scope) {
+    c.runtime.show(c.host.layout());
+}
+
 /// Checks that the container runs in its scope, that other processes get there, and that with it the scope goes.
 #[track_caller]
-fn lives_in_its_scope(c: Scope) {
-    let place = format!("/{}/{}", c.slice, c.unit);
+fn lives_in_its_scope(c: Scope, below: &str) {
+    let scope = format!("/{}/{}", c.slice, c.unit);
+    let place = Path::new(&scope).join(below).display().to_string();
+    let place = place.trim_end_matches('/');
     assert_eq!(c.property("ActiveState"), "active");
-    assert_eq!(c.property("ControlGroup"), place);
+    assert_eq!(c.property("ControlGroup"), scope);
     assert_eq!(c.property("Delegate"), "yes");
     let init = c.host.inside(&format!("grep ^0:: /proc/{}/cgroup", c.runtime.pid()));
     for process in [init, c.runtime.exec_sh("grep ^0:: /proc/self/cgroup")] {
-        assert!(process.text().trim_end().ends_with(&place), "{process}");
+        assert!(process.text().trim_end().ends_with(place), "{process}");
     }
     // Nobody but init is left in it.
-    assert_eq!(c.file("", "cgroup.procs").lines().count(), 1);
+    assert_eq!(c.file("", &format!("{below}/cgroup.procs")).lines().count(), 1);
     c.runtime.pause().ok();
     assert_eq!(c.runtime.status(), "paused");
     c.runtime.resume().ok();
@@ -88,7 +95,7 @@ fn lives_in_its_scope(c: Scope) {
 #[test]
 fn on_v2_a_users_container_has_a_scope_of_the_users_systemd() {
     requires!(root, systemd);
-    lives_in_its_scope(User::shared().scope(Bundle::sleep(), "app.slice").run());
+    lives_in_its_scope(User::shared().scope(Bundle::sleep(), "app.slice").run(), "");
 }
 
 #[test]
@@ -98,7 +105,7 @@ fn on_v2_a_users_container_without_a_path_is_in_the_slice_of_users() {
     for path in [None, Some("")] {
         let bundle = Bundle::sleep();
         let unit = format!("stasis-{}.scope", bundle.id());
-        lives_in_its_scope(User::shared().at(path, bundle, "user.slice", unit).run());
+        lives_in_its_scope(User::shared().at(path, bundle, "user.slice", unit).run(), "");
     }
 }
 
@@ -177,4 +184,20 @@ fn on_v2_the_root_of_a_users_namespace_has_the_users_systemd() {
     assert_eq!(c.property("ControlGroup"), format!("/{}/{}", c.slice, c.unit));
     c.runtime.output_of(in_namespace(c.runtime.command(&["delete", "--force", c.runtime.id()]))).ok();
     c.leaves_nothing();
+}
+
+#[test]
+fn on_v2_a_container_of_a_session_is_put_into_its_scope_by_systemd() {
+    requires!(root, systemd);
+    ours_only!("older runcs leave what exec adds outside");
+    for below in [None, Some("inner")] {
+        let bundle = Bundle::sleep().with(|config| {
+            if let Some(below) = below {
+                config["annotations"] = json!({"run.oci.systemd.subgroup": below});
+            }
+        });
+        let mut c = User::shared().scope(bundle, "app.slice");
+        in_a_session(&mut c);
+        lives_in_its_scope(c.run(), below.unwrap_or_default());
+    }
 }
