@@ -278,22 +278,24 @@ impl Systemd {
 }
 
 /// Returns the address of systemd's own socket, if it is known, and those of the bus.
+///
+/// A user may have several buses, each with a systemd or none: the one that is named is meant. systemd's own socket is
+/// as good as the bus beside it.
 fn addresses(is_user: bool, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<(Option<Address>, Vec<Address>)> {
-    let (name, runtime) = match is_user {
-        true => ("DBUS_SESSION_BUS_ADDRESS", variable("XDG_RUNTIME_DIR").map(PathBuf::from)),
-        false => ("DBUS_SYSTEM_BUS_ADDRESS", Some("/run".into())),
+    let given = |name| variable(name).filter(|value| !value.is_empty());
+    let (name, runtime, bus) = match is_user {
+        true => ("DBUS_SESSION_BUS_ADDRESS", given("XDG_RUNTIME_DIR").map(PathBuf::from), "bus"),
+        false => ("DBUS_SYSTEM_BUS_ADDRESS", Some("/run".into()), "dbus/system_bus_socket"),
     };
-    let mut bus = Address::list(&variable(name).unwrap_or_default().to_string_lossy());
-    let Some(runtime) = runtime else {
-        return match bus.is_empty() {
-            true => Err(Error::other("the user's systemd is not found: XDG_RUNTIME_DIR is not set")),
-            false => Ok((None, bus)),
-        };
-    };
-    if bus.is_empty() {
-        bus.push(Address::Path(runtime.join(if is_user { "bus" } else { "dbus/system_bus_socket" })));
+    let own = runtime.as_ref().map(|runtime| Address::Path(runtime.join("systemd/private")));
+    let beside = runtime.map(|runtime| Address::Path(runtime.join(bus)));
+    let named = given(name).map(|value| Address::list(&value.to_string_lossy()));
+    match (named, beside) {
+        (Some(named), beside) if is_user => Ok((own.filter(|_| named.first() == beside.as_ref()), named)),
+        (Some(named), _) if !named.is_empty() => Ok((own, named)),
+        (_, Some(beside)) => Ok((own, vec![beside])),
+        _ => Err(Error::other("the user's systemd is not found: XDG_RUNTIME_DIR is not set")),
     }
-    Ok((Some(Address::Path(runtime.join("systemd/private"))), bus))
 }
 
 fn encode(body: &mut Encoder, properties: &[Property]) {
@@ -354,7 +356,7 @@ mod tests {
     #[test]
     fn a_systemd_is_where_the_environment_says() {
         let path = |path: &str| Address::Path(path.into());
-        let known = |variables: &'static [(&str, &str)], is_user| {
+        let known = |variables: &[(&str, &str)], is_user| {
             let value = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
             addresses(is_user, &value)
         };
@@ -365,11 +367,17 @@ mod tests {
         assert_eq!(named, (Some(private.clone()), vec![path("/a"), path("/b")]));
         assert_eq!(known(&[("DBUS_SYSTEM_BUS_ADDRESS", "tcp:")], false).unwrap(), (Some(private), vec![usual]));
         let (own, bus) = (path("/r/systemd/private"), path("/r/bus"));
-        assert_eq!(known(&[("XDG_RUNTIME_DIR", "/r")], true).unwrap(), (Some(own), vec![bus]));
-        assert_eq!(
-            known(&[("DBUS_SESSION_BUS_ADDRESS", "unix:abstract=a")], true).unwrap(),
-            (None, vec![Address::Abstract(b"a".to_vec())])
-        );
+        assert_eq!(known(&[("XDG_RUNTIME_DIR", "/r")], true).unwrap(), (Some(own.clone()), vec![bus.clone()]));
+        // The one that is named decides.
+        let named = Address::Abstract(b"a".to_vec());
+        let (runtime, address) = (("XDG_RUNTIME_DIR", "/r"), ("DBUS_SESSION_BUS_ADDRESS", "unix:abstract=a"));
+        assert_eq!(known(&[address], true).unwrap(), (None, vec![named.clone()]));
+        assert_eq!(known(&[runtime, address], true).unwrap(), (None, vec![named]));
+        let beside = ("DBUS_SESSION_BUS_ADDRESS", "unix:path=/r/bus,guid=0");
+        assert_eq!(known(&[runtime, beside], true).unwrap(), (Some(own.clone()), vec![bus.clone()]));
+        assert_eq!(known(&[runtime, ("DBUS_SESSION_BUS_ADDRESS", "tcp:")], true).unwrap(), (None, vec![]));
+        assert_eq!(known(&[runtime, ("DBUS_SESSION_BUS_ADDRESS", "")], true).unwrap(), (Some(own), vec![bus]));
+        assert!(known(&[("XDG_RUNTIME_DIR", "")], true).is_err());
         assert!(known(&[], true).unwrap_err().to_string().ends_with("XDG_RUNTIME_DIR is not set"));
     }
 

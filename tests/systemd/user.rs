@@ -149,17 +149,23 @@ fn on_v2_what_fails_for_a_user_leaves_no_scope() {
 }
 
 #[test]
-fn on_v2_the_users_bus_will_do() {
+fn on_v2_the_bus_that_is_named_decides() {
     requires!(root, systemd);
     let c = User::shared().scope(Bundle::sleep(), "app.slice");
-    let address = format!("unix:path=/run/user/{USER}/bus");
-    let on_bus = |mut command: Command| {
-        command.env("XDG_RUNTIME_DIR", "/nowhere").env("DBUS_SESSION_BUS_ADDRESS", &address);
+    let on = |bus: &str, mut command: Command| {
+        command.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path=/run/user/{USER}/{bus}"));
         command
     };
-    c.runtime.detached(on_bus(c.command("run", &["--detach"]))).ok();
+    // Though there is one beside.
+    let nobody = c.runtime.output_of(on("bus-of-nobody", c.command("run", &["--detach"]))).fails();
+    nobody.stderr_contains(&format!("/run/user/{USER}/bus-of-nobody"));
+    let elsewhere = |mut command: Command| {
+        command.env("XDG_RUNTIME_DIR", "/nowhere");
+        on("bus", command)
+    };
+    c.runtime.detached(elsewhere(c.command("run", &["--detach"]))).ok();
     assert_eq!(c.property("ActiveState"), "active");
-    c.runtime.output_of(on_bus(c.runtime.command(&["delete", "--force", c.runtime.id()]))).ok();
+    c.runtime.output_of(elsewhere(c.runtime.command(&["delete", "--force", c.runtime.id()]))).ok();
     c.leaves_nothing();
 }
 
