@@ -264,11 +264,11 @@ pub fn in_user_namespace() -> bool {
     std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_whole_range(&map))
 }
 
-/// Says whether units are made by the user's own systemd. Who is root of a user namespace but not called so has
-/// become it in one of a user's own.
+/// Says whether units are made by the user's own systemd. Who is root of a user namespace may have become it in one of a
+/// user's own, or have a whole host there, with a systemd of the system's.
 fn has_own_systemd() -> bool {
-    let is_named_root = || std::env::var_os("USER").is_some_and(|name| name == "root");
-    !nix::unistd::geteuid().is_root() || (in_user_namespace() && !is_named_root())
+    let has_owner = || crate::cgroup::systemd::owner().is_some_and(|uid| uid != 0);
+    !nix::unistd::geteuid().is_root() || (in_user_namespace() && has_owner())
 }
 
 fn is_whole_range(uid_map: &str) -> bool {

@@ -19,13 +19,14 @@ pub fn plan(spec: &Spec, id: &str, options: &CreateOptions) -> Result<(Option<Cg
         _ if options.systemd => {
             let annotated = spec.annotations().as_ref().map_or(Ok(Vec::new()), systemd::annotated)?;
             let subgroup = run_oci::subgroup(spec)?;
-            let host = cgroup::systemd::host(&layout, super::has_own_systemd())?;
+            let host = cgroup::systemd::host(&layout, options.rootless.unwrap_or_else(super::has_own_systemd))?;
             systemd::plan(&layout, &host, systemd::Asked { path, id, resources, annotated, subgroup })?
         }
         Some(path) if path.is_absolute() => planned::plan(&layout, &OwnCgroup::default(), Some(path), id, resources)?,
         _ => planned::plan(&layout, &cgroup::own()?, path, id, resources)?,
     };
-    plan.rootless = options.rootless.unwrap_or_else(super::is_rootless);
+    plan.rootless =
+        options.rootless.unwrap_or_else(|| plan.unit.as_ref().map_or_else(super::is_rootless, |unit| unit.is_user));
     Ok((Some(plan).filter(|_| !options.no_cgroup), layout))
 }
 

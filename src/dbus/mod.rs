@@ -8,11 +8,12 @@ mod address;
 mod wire;
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::error::{self, Context, Error};
-use crate::sys::Errno;
+use crate::sys::{Errno, socket};
 
 pub use address::Address;
 pub use wire::{Encoder, Message};
@@ -152,6 +153,11 @@ impl Connection {
         let mut connection = connection?;
         connection.call(BUS, "Hello", &Encoder::default())?;
         Ok(connection)
+    }
+
+    /// Returns the process that began to listen at the other side, if it can be seen here.
+    pub fn peer(&self) -> Option<i32> {
+        socket::peer(self.socket.as_fd()).ok().filter(|pid| *pid > 0)
     }
 
     /// Asks the bus for the signals that match a rule.

@@ -64,6 +64,12 @@ pub fn want_credentials(fd: BorrowedFd<'_>) -> Result<()> {
     setsockopt(&fd, PassCred, &true)
 }
 
+/// Returns the process at the other side when the two were connected; 0 if it is in no pid namespace that is seen here.
+pub fn peer(fd: BorrowedFd<'_>) -> Result<i32> {
+    use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+    getsockopt(&fd, PeerCredentials).map(|peer| peer.pid())
+}
+
 fn header(bytes: &mut libc::iovec, control: Option<(&mut Control, usize)>) -> libc::msghdr {
     // SAFETY: msghdr is plain data, for which all zeroes is a value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };

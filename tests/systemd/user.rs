@@ -169,27 +169,58 @@ fn on_v2_the_bus_that_is_named_decides() {
     c.leaves_nothing();
 }
 
-#[test]
-fn on_v2_the_root_of_a_users_namespace_has_the_users_systemd() {
-    requires!(root, systemd);
+/// Returns the command as the root of a user namespace runs it, with more in its environment.
+fn as_mapped_root(command: &Command, environment: &[(&str, &str)]) -> Command {
+    let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let at = args.iter().position(|arg| Path::new(arg).ends_with("runtime")).unwrap();
+    let mut inner = Command::new(command.get_program());
+    inner.args(&args[..at]).args(["unshare", "--user", "--map-root-user", "--mount"]).args(&args[at..]);
+    inner.env("XDG_RUNTIME_DIR", format!("/run/user/{USER}")).env("USER", "root").stdin(Stdio::null());
+    inner.envs(environment.iter().copied());
+    inner
+}
+
+/// Gives a bundle to the user as the root of a user namespace.
+fn scope_of_mapped_root() -> Scope {
     let mut c = User::shared().scope(Bundle::sleep(), "app.slice");
     c.runtime.edit(|config| {
         for map in ["uidMappings", "gidMappings"] {
             config["linux"][map][0]["hostID"] = json!(0);
         }
     });
-    let in_namespace = |command: Command| {
-        let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-        let at = args.iter().position(|arg| Path::new(arg).ends_with("runtime")).unwrap();
-        let mut inner = Command::new(command.get_program());
-        inner.args(&args[..at]).args(["unshare", "--user", "--map-root-user", "--mount"]).args(&args[at..]);
-        inner.env("XDG_RUNTIME_DIR", format!("/run/user/{USER}")).env_remove("USER").stdin(Stdio::null());
-        inner
-    };
-    c.runtime.detached(in_namespace(c.command("run", &["--detach"]))).ok();
-    assert_eq!(c.property("ControlGroup"), format!("/{}/{}", c.slice, c.unit));
-    c.runtime.output_of(in_namespace(c.runtime.command(&["delete", "--force", c.runtime.id()]))).ok();
-    c.leaves_nothing();
+    c
+}
+
+#[test]
+fn on_v2_the_root_of_a_users_namespace_has_the_users_systemd() {
+    requires!(root, systemd);
+    let bus = format!("unix:path=/run/user/{USER}/bus");
+    for environment in [&[][..], &[("DBUS_SESSION_BUS_ADDRESS", bus.as_str()), ("XDG_RUNTIME_DIR", "/nowhere")]] {
+        let c = scope_of_mapped_root();
+        c.runtime.detached(as_mapped_root(&c.command("run", &["--detach"]), environment)).ok();
+        assert_eq!(c.property("ControlGroup"), format!("/{}/{}", c.slice, c.unit));
+        let delete = c.runtime.command(&["delete", "--force", c.runtime.id()]);
+        c.runtime.output_of(as_mapped_root(&delete, environment)).ok();
+        c.leaves_nothing();
+    }
+}
+
+#[test]
+fn on_v2_the_root_of_a_namespace_that_is_no_users_has_the_systems_systemd() {
+    requires!(root, systemd);
+    ours_only!("other runtimes have other words");
+    let user = USER.to_string();
+    let nowhere = ("XDG_RUNTIME_DIR", "/nowhere");
+    for (environment, words) in [
+        (&[nowhere][..], "unable to start unit"),
+        (&[("ROOTLESSKIT_PARENT_EUID", "0")], "unable to start unit"),
+        (&[nowhere, ("ROOTLESSKIT_PARENT_EUID", &user)], "connect to /nowhere/bus"),
+    ] {
+        let c = scope_of_mapped_root();
+        let run = as_mapped_root(&c.command("run", &["--detach"]), environment);
+        c.runtime.output_of(run).fails().stderr_contains(words);
+        c.leaves_nothing();
+    }
 }
 
 #[test]

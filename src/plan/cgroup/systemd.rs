@@ -259,5 +259,11 @@ fn expand(slice: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Returns the user whose slice a cgroup is in.
+pub fn owner_of(cgroup: &OwnCgroup) -> Option<u32> {
+    let path = cgroup.path("").filter(|path| *path != Path::new("/")).or_else(|| cgroup.path("name=systemd"))?;
+    path.iter().find_map(|name| name.to_str()?.strip_prefix("user-")?.strip_suffix(SLICE)?.parse().ok())
+}
+
 #[cfg(test)]
 mod tests;

@@ -247,3 +247,19 @@ fn a_users_own_systemd_has_v2_only() {
     let err = plan(&Layout::V1(Vec::new()), &host, asked).unwrap_err();
     assert_eq!(err.to_string(), "the user's own systemd can make cgroups for containers on cgroup v2 only");
 }
+
+#[test]
+fn a_users_slice_says_whose_it_is() {
+    let cases = [
+        ("0::/user.slice/user-1000.slice/user@1000.service/init.scope", Some(1000)),
+        ("0::/user.slice/user-0.slice/session-1.scope", Some(0)),
+        ("0::/\n1:name=systemd:/user.slice/user-7.slice/user@7.service", Some(7)),
+        ("0::/user.slice/user-x.slice", None),
+        ("0::/system.slice/user-1000.service", None),
+        ("1:cpu:/user.slice/user-7.slice", None),
+        ("", None),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(owner_of(&OwnCgroup::parse(text).unwrap()), expected, "{text}");
+    }
+}
