@@ -21,7 +21,7 @@ _stasis() {
             # What means one thing to some verbs and another to others.
             case "$verb $word" in
             'create -f'|'restore -f'|'run -f'|'spec -f'|'update -r') expected=path ;;
-            ' --rootless'|'inspect-image -f'|'list -f'|'ps -f') expected=value ;;
+            ' --rootless'|'checkpoint --rootless'|'create --rootless'|'delete --rootless'|'events --rootless'|'exec --rootless'|'features --rootless'|'inspect-image -f'|'inspect-image --rootless'|'kill --rootless'|'list -f'|'list --rootless'|'pause --rootless'|'ps -f'|'ps --rootless'|'restore --rootless'|'resume --rootless'|'run --rootless'|'start --rootless'|'state --rootless'|'update --rootless') expected=value ;;
             esac
             ;;
         *) verb=${verb:-$word} ;;

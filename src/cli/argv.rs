@@ -3,7 +3,8 @@
 //! Clients were written against runc, whose parser takes `-long` for `--long`, `--flag=false`, the global options again
 //! and after the verb, options after positional arguments, and empty values; and which says what is wrong in words that
 //! some of them match. One walk over the arguments settles all of that. Which options there are is read from clap's own
-//! [`Command`], so there is no second list; types of values are clap's concern.
+//! [`Command`]; the one other list, of fields, is [`quick`](super::quick)'s, and tested against it. Types of values are
+//! clap's concern.
 
 use clap::{Arg, ArgAction, Command};
 use std::any::TypeId;

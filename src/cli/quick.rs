@@ -255,6 +255,15 @@ mod tests {
             for (command, is_global) in [(&definition, true), (verb, false)] {
                 for option in command.get_arguments().filter(|arg| !arg.is_positional()) {
                     let long = option.get_long().unwrap();
+                    // What clap would refuse is not known here.
+                    assert!(verb.get_arg_conflicts_with(option).is_empty(), "{long}");
+                    assert!(
+                        option
+                            .get_possible_values()
+                            .iter()
+                            .all(|value| value.matches("true", false) || value.matches("false", false)),
+                        "{long}"
+                    );
                     if ["help", "version"].contains(&long) {
                         continue;
                     }

@@ -259,6 +259,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_outside_of_resctrl_is_a_group() {
+        for path in ["/home", "home", "", "/no/such/place"] {
+            assert!(!in_resctrl(path.as_ref()), "{path}");
+        }
+    }
+
+    #[test]
     fn a_class_of_service_of_runcs_making_goes_with_its_container() {
         let rdt = |noted: Value, path: &str, monitor: &str| {
             let config = json!({"rootfs": "/r", "version": "1.3.0", "cgroups": {}, "intel_rdt": noted});

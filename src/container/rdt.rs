@@ -11,6 +11,7 @@ use crate::sys::mountinfo;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,9 +30,9 @@ pub struct Rdt {
     is_own: bool,
     /// The group in it in which the container alone is.
     monitor: Option<PathBuf>,
-    /// Whether the class was made just now.
+    /// What was made just now.
     #[serde(skip)]
-    is_new: bool,
+    made: Vec<PathBuf>,
 }
 
 /// What is to be made, of which it is known that it can be had.
@@ -79,7 +80,7 @@ impl Wanted {
             None => root.join(id),
         };
         let monitor = plan.monitored.then(|| class.join("mon_groups").join(id));
-        let mut made = Rdt { root, class, is_own: plan.class.is_none(), monitor, is_new: false };
+        let mut made = Rdt { root, class, is_own: plan.class.is_none(), monitor, made: Vec::new() };
         made.fill(&plan).map_err(|err| {
             made.take_back().unwrap_or_else(|left| log::debug!("{left}"));
             err.context("unable to apply Intel RDT configuration")
@@ -92,7 +93,7 @@ impl Rdt {
     /// Returns what another runtime has noted.
     pub fn of_another(class: PathBuf, monitor: Option<PathBuf>, is_own: bool) -> Self {
         let root = class.parent().unwrap_or(&class).to_owned();
-        Self { root, class, is_own, monitor, is_new: false }
+        Self { root, class, is_own, monitor, made: Vec::new() }
     }
 
     fn fill(&mut self, plan: &RdtPlan) -> Result<()> {
@@ -102,18 +103,19 @@ impl Rdt {
                 format!("clos dir not accessible ({rule}): stat {}", self.class.display())
             })?;
         }
-        self.is_new = self.make_directory(&self.class)?;
+        self.make_directory(self.class.clone())?;
         self.share(&plan.schemata)?;
-        self.monitor.iter().try_for_each(|monitor| self.make_directory(monitor).map(drop))
+        self.monitor.clone().map_or(Ok(()), |monitor| self.make_directory(monitor))
     }
 
-    /// Makes a group, or takes one that is there; says whether it is new.
-    fn make_directory(&self, path: &Path) -> Result<bool> {
-        match std::fs::create_dir(path) {
-            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+    /// Makes a group, or takes one that is there.
+    fn make_directory(&mut self, path: PathBuf) -> Result<()> {
+        match std::fs::create_dir(&path) {
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             made => {
-                let made = made.context(|| format!("mkdir {}", path.display()));
-                made.map(|()| true).map_err(|err| self.explained(err))
+                made.context(|| format!("mkdir {}", path.display())).map_err(|err| self.explained(err))?;
+                self.made.push(path);
+                Ok(())
             }
         }
     }
@@ -142,6 +144,14 @@ impl Rdt {
         }
     }
 
+    /// Returns what sets the shares to what they are.
+    fn resharing(&self) -> Result<impl FnOnce() -> Result<()> + 'static> {
+        let path = self.class.join("schemata");
+        let before = std::fs::read_to_string(&path).context(|| format!("read {}", path.display()))?;
+        let rdt = self.clone();
+        Ok(move || rdt.write(&path, &before))
+    }
+
     fn groups(&self) -> impl Iterator<Item = &PathBuf> {
         std::iter::once(&self.class).chain(&self.monitor)
     }
@@ -151,7 +161,7 @@ impl Rdt {
         added.context(|| format!("error adding pid {thread} to Intel RDT"))
     }
 
-    /// Puts a process of one thread in it, whose children then are too.
+    /// Puts a thread in it, and with it the processes and threads that it makes.
     pub fn add(&self, pid: i32) -> Result<()> {
         self.groups().try_for_each(|group| self.add_to(group, pid))
     }
@@ -164,35 +174,35 @@ impl Rdt {
     /// Puts a container that runs already in it, its init and whoever is in its cgroup, with all threads.
     pub fn add_all(&self, init: i32, cgroup: &Cgroup) -> Result<()> {
         self.add(init)?;
-        // Those of other pid namespaces are 0.
-        let processes = cgroup.pids(true)?.into_iter().filter(|pid| *pid > 0).chain([init]);
-        let threads = processes.flat_map(threads).filter(|thread| *thread != init);
-        for (group, thread) in threads.flat_map(|thread| self.groups().map(move |group| (group, thread))) {
-            match self.add_to(group, thread) {
-                // It has ended.
-                Err(err) if err.kind() == ErrorKind::System(Errno::ESRCH) => {}
-                other => other?,
+        let mut added = BTreeSet::from([init]);
+        loop {
+            // Those of other pid namespaces are 0.
+            let processes = cgroup.pids(true)?.into_iter().filter(|pid| *pid > 0).chain([init]);
+            let new: BTreeSet<i32> = processes.flat_map(threads).filter(|thread| !added.contains(thread)).collect();
+            if new.is_empty() {
+                return Ok(());
             }
+            for thread in &new {
+                match self.add(*thread) {
+                    // It has ended.
+                    Err(err) if err.kind() == ErrorKind::System(Errno::ESRCH) => {}
+                    other => other?,
+                }
+            }
+            // What one of them made before it was moved is where that was.
+            added.extend(new);
         }
-        Ok(())
     }
 
     /// Removes what goes with the container; what others have taken away is gone.
     pub fn remove(&self) -> Result<()> {
-        self.remove_with(self.is_own)
+        let class = self.is_own.then_some(&self.class);
+        remove_groups(self.monitor.iter().chain(class))
     }
 
-    /// Removes what was made just now: a class that was there stays, whosever it is.
+    /// Removes what was made just now: what was there stays, whosever it is.
     fn take_back(&self) -> Result<()> {
-        self.remove_with(self.is_new)
-    }
-
-    fn remove_with(&self, class_too: bool) -> Result<()> {
-        let class = class_too.then_some(&self.class);
-        self.monitor.iter().chain(class).try_for_each(|group| match std::fs::remove_dir(group) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.context(|| format!("remove {}", group.display())),
-        })
+        remove_groups(self.made.iter().rev())
     }
 
     /// Returns what there is, what of that the container has, and what it has used.
@@ -263,20 +273,28 @@ pub fn wanted_shares(l3_cache: Option<String>, bandwidth: Option<String>) -> Res
 }
 
 impl Container {
-    /// Changes the shares of a container that are given. One that was in no class of its own comes into one.
-    pub(super) fn share(&mut self, wanted: Wanted) -> Result<()> {
-        if let (Some(rdt), Some((_, plan))) = (&self.state.rdt, &wanted.0) {
-            return rdt.share(&plan.schemata);
-        }
-        let Some(made) = wanted.make(self.id())? else { return Ok(()) };
+    /// Changes the shares of a container that are given, until that is taken back. One that was in no class of its own
+    /// comes into one, which then is in its state.
+    pub(super) fn share(&mut self, wanted: Wanted) -> Result<Rollback<'static>> {
         let mut undo = Rollback::default();
-        self.state.rdt = Some(made.clone());
-        undo.add("Intel RDT group", removal(&self.state.rdt));
-        made.add_all(self.state.pid, &self.state.cgroup)?;
-        self.dir.save(&self.state)?;
-        undo.disarm();
-        Ok(())
+        if let (Some(rdt), Some((_, plan))) = (&self.state.rdt, &wanted.0) {
+            undo.add("Intel RDT shares", rdt.resharing()?);
+            rdt.share(&plan.schemata)?;
+        } else if let Some(made) = wanted.make(self.id())? {
+            let made = Some(made);
+            undo.add("Intel RDT group", removal(&made));
+            made.iter().try_for_each(|made| made.add_all(self.state.pid, &self.state.cgroup))?;
+            self.state.rdt = made;
+        }
+        Ok(undo)
     }
+}
+
+fn remove_groups<'a>(mut groups: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+    groups.try_for_each(|group| match std::fs::remove_dir(group) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.context(|| format!("remove {}", group.display())),
+    })
 }
 
 /// Returns the threads of a process, of which there are none when it has ended.

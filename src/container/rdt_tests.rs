@@ -127,6 +127,23 @@ fn a_class_that_was_there_stays_when_something_fails() {
         removal(&Some(made(root.path(), rdt).unwrap()))().unwrap();
         assert!(class.exists(), "{name}");
     }
+    // Another's of the same name.
+    let monitor = gold.join("mon_groups/box");
+    fs::create_dir(&monitor).unwrap();
+    let again = made(root.path(), json!({"closID": "gold", "enableMonitoring": true})).unwrap();
+    removal(&Some(again))().unwrap();
+    assert!(monitor.exists());
+}
+
+#[test]
+fn shares_are_set_back() {
+    let root = resctrl();
+    let rdt = made(root.path(), json!({"l3CacheSchema": "L3:0=f"})).unwrap();
+    let back = rdt.resharing().unwrap();
+    rdt.share(&["L3:0=3".to_owned()]).unwrap();
+    assert_eq!(text(root.path().join("box/schemata")), "L3:0=3\n");
+    back().unwrap();
+    assert_eq!(text(root.path().join("box/schemata")), "L3:0=f\n");
 }
 
 #[test]
@@ -188,5 +205,5 @@ fn it_is_found_again_by_what_the_state_says() {
     let rdt = made(root.path(), json!({"l3CacheSchema": "L3:0=f"})).unwrap();
     let kept = serde_json::to_value(&rdt).unwrap();
     // By then it is not new.
-    assert_eq!(serde_json::from_value::<Rdt>(kept).unwrap(), Rdt { is_new: false, ..rdt });
+    assert_eq!(serde_json::from_value::<Rdt>(kept).unwrap(), Rdt { made: Vec::new(), ..rdt });
 }

@@ -12,8 +12,8 @@ impl Container {
     /// Changes the limits that `change` names, in the words of config.json's `linux.resources`, and notes them down.
     ///
     /// All limits are written again, since some depend on others: a new period of the cpu controller needs the old
-    /// quota. Device rules stay as they are, whatever somebody else may have added to them. Then the shares of Intel RDT
-    /// that are given, without which the limits are set back.
+    /// quota. Device rules stay as they are, whatever somebody else may have added to them. Shares of Intel RDT that are
+    /// given come first, and are taken back if a limit is refused.
     pub fn update(mut self, change: Value, [l3_cache, bandwidth]: [Option<String>; 2]) -> Result<()> {
         let shares = rdt::wanted_shares(l3_cache, bandwidth)?;
         if self.status()? == Status::Stopped {
@@ -26,9 +26,16 @@ impl Container {
         let before = config["linux"]["resources"].take();
         let after = merged(&before, change)?;
         let cgroup = self.state.cgroup.clone();
-        apply(&cgroup, &after).and_then(|()| self.share(shares)).inspect_err(|_| set_back(&cgroup, &before))?;
-        config["linux"]["resources"] = after;
-        self.dir.replace_config(config.to_string().as_bytes())
+        let had_shares = self.state.rdt.is_some();
+        let undo = self.share(shares)?;
+        let changed = apply(&cgroup, &after).and_then(|()| {
+            config["linux"]["resources"] = after;
+            self.dir.replace_config(config.to_string().as_bytes())?;
+            if self.state.rdt.is_some() == had_shares { Ok(()) } else { self.dir.save(&self.state) }
+        });
+        changed.inspect_err(|_| set_back(&cgroup, &before))?;
+        undo.disarm();
+        Ok(())
     }
 }
 

@@ -47,8 +47,8 @@ fn chroot_here() -> sys::Result<()> {
 /// or the mount that it is on.
 fn hide(place: &CStr) -> sys::Result<()> {
     match mount::set_propagation(place, MsFlags::MS_SLAVE | MsFlags::MS_REC) {
-        // It went with another that it was in.
-        Err(Errno::ENOENT) => return Ok(()),
+        // It went with another that it was in, or one covers it, in which there may be something of the same name.
+        Err(Errno::ENOENT | Errno::EINVAL) => return Ok(()),
         other => other?,
     }
     let name = place.to_bytes();

@@ -87,7 +87,7 @@ pub fn clone_child(request: Clone<'_>, body: impl FnOnce()) -> Result<Child> {
     Ok(Child { pid: pid as i32, pidfd })
 }
 
-/// Ends the process at once: no destructors, no buffers flushed, no exit handlers of the parent's copy.
+/// Ends the process at once: no destructors, no buffers flushed, no exit handlers, which in a child are the parent's.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(code) }

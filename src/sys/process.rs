@@ -172,7 +172,7 @@ pub fn set_umask(mask: u32) -> u32 {
 
 /// Gives every signal its default disposition and blocks none.
 ///
-/// Rust ignores SIGPIPE at start and callers may ignore or block others; execve would pass all of that on.
+/// We ignore SIGPIPE (super::start) and callers may ignore or block others; execve would pass all of that on.
 pub fn reset_signals() -> Result<()> {
     // SAFETY: sigaction is plain data, for which all zeroes is SIG_DFL without flags and with an empty mask.
     let default: libc::sigaction = unsafe { std::mem::zeroed() };

@@ -37,8 +37,8 @@ pub fn writer(stream: BorrowedFd<'_>) -> Result<(OwnedFd, usize)> {
     Ok((duplicate(stream)?, libc::PIPE_BUF))
 }
 
-/// How much is read from what does not tell how much it has.
-const UNKNOWN: usize = 4096;
+/// How much is read from what says that it has nothing: files of procfs always do.
+const NOTHING_SAID: usize = 4096;
 
 /// Reads once, `at_most` so many bytes, in place of what the buffer had, which grows to what there is to read: most streams
 /// of most programs have nothing.
@@ -46,9 +46,11 @@ pub fn read_once(stream: BorrowedFd<'_>, buffer: &mut Vec<u8>, at_most: usize) -
     let mut ready: libc::c_int = 0;
     // SAFETY: the kernel writes a number to `ready`, if it knows one.
     let known = unsafe { libc::ioctl(stream.as_raw_fd(), libc::FIONREAD, &raw mut ready) } == 0;
-    // What has nothing now may have something by the time that it is read.
-    let room = if known { ready.unsigned_abs() as usize } else { UNKNOWN };
-    let at_most = at_most.min(room.max(1));
+    let at_most = match usize::try_from(ready) {
+        _ if !known => at_most,
+        Ok(ready) if ready > 0 => at_most.min(ready),
+        _ => at_most.min(NOTHING_SAID),
+    };
     buffer.clear();
     buffer.reserve(at_most);
     // SAFETY: the kernel writes `at_most` bytes at most, for which there is room; it has initialised as many as it says.
@@ -81,5 +83,11 @@ mod tests {
         assert_eq!(held, b"");
         drop(to);
         assert_eq!(read_once(from.as_fd(), &mut held, 4), Ok(0));
+        let file = std::fs::File::open("/proc/sys/kernel/pid_max").unwrap();
+        let whole = std::fs::read("/proc/sys/kernel/pid_max").unwrap();
+        assert_eq!(read_once(file.as_fd(), &mut held, 100), Ok(whole.len()));
+        assert_eq!(held, whole);
+        let zero = std::fs::File::open("/dev/zero").unwrap();
+        assert_eq!(read_once(zero.as_fd(), &mut held, 10_000), Ok(10_000));
     }
 }

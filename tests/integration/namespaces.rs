@@ -458,8 +458,9 @@ fn without_pivot_what_is_covered_stays_where_it_is() {
     let c = Runtime::new(Bundle::new(&["true"]));
     let script = "mkdir $bundle/covered; mount -t tmpfs tmpfs $bundle/covered; mkdir -p $bundle/covered/on/proc; \
                   mount -t proc proc $bundle/covered/on/proc; mount -t tmpfs tmpfs $bundle/covered; \
-                  rt run --no-pivot --bundle $bundle $id";
-    with_host_mounts(&c, script).ok();
+                  rt run --no-pivot --bundle $bundle $id; \
+                  mkdir -p $bundle/covered/on/proc; rt run --no-pivot --bundle $bundle $id";
+    with_host_mounts(&c, &format!("set -e; {script}")).ok();
 }
 
 #[test]

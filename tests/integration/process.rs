@@ -274,7 +274,7 @@ fn signals_are_as_a_new_program_expects_them() {
         let mask = u64::from_str_radix(field(&output, mask), 16).unwrap();
         assert_eq!(mask & !(0b11 << 31), 0);
     }
-    // Rust's standard library ignores SIGPIPE; `yes` would go on for ever.
+    // The runtime ignores SIGPIPE; `yes` would go on for ever.
     Bundle::sh("yes | head -n 1").run().ok().prints("y");
 }
 

@@ -1,7 +1,7 @@
 //! bash's completion.
 
 use super::{Value, containers, options, spellings, value};
-use clap::Command;
+use clap::{Arg, Command};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -11,9 +11,12 @@ fn patterns(definition: &Command, wanted: Value) -> (String, String) {
     let mut kinds: BTreeMap<String, BTreeSet<Value>> = BTreeMap::new();
     let mut of_verbs = Vec::new();
     let verbs = definition.get_subcommands().map(|verb| (verb.get_name(), verb));
-    // Before its verb, a line has none.
+    let spelled = |command| options(command).flat_map(|option| spellings(option).into_iter().map(move |s| (option, s)));
+    // Before its verb a line has none, and behind it what the verb has not may be one of the program's.
     for (verb, command) in std::iter::once(("", definition)).chain(verbs) {
-        for (option, spelling) in options(command).flat_map(|o| spellings(o).into_iter().map(move |s| (o, s))) {
+        let own: Vec<(&Arg, String)> = spelled(command).collect();
+        let global = spelled(definition).filter(|(_, spelling)| !own.iter().any(|(_, other)| other == spelling));
+        for (option, spelling) in own.iter().cloned().chain(global) {
             kinds.entry(spelling.clone()).or_default().insert(value(option));
             of_verbs.push((verb, spelling, value(option)));
         }
@@ -126,7 +129,7 @@ fn bash_completes_verbs_options_and_containers() {
     assert_eq!(completed(&["stasis", "--log", "x", "li"]), ["list"]);
     // An option with a value before the verb, and without one behind some.
     assert_eq!(completed(&["stasis", "--rootless", "true", "cre"]), ["create"]);
-    assert_eq!(completed(&["stasis", "--log-level", "debug", "cre"]), ["create"]);
+    assert_eq!(completed(&["stasis", "create", "--rootless", "/etc/hostn"]), [""; 0]);
     assert_eq!(completed(&["stasis", "update", "--cpuset-"]), ["--cpuset-cpus", "--cpuset-mems"]);
     assert_eq!(completed(&["stasis", "--root", "here", "state", ""]), ["box", "under-here"]);
     for root in [&["--root", "=", "here"][..], &["--root=here"]] {
