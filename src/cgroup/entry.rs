@@ -6,14 +6,14 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{Cgroup, Driver, file, is_permission, processes, systemd};
 use crate::error::{Context, Error, Result};
-use crate::plan::cgroup::{OwnCgroup, Version};
+use crate::plan::cgroup::{Directory, OwnCgroup, Version};
 
 /// The way into a cgroup for a process that is about to be made; see [`Cgroup::entry`].
 #[derive(Debug)]
 pub struct Entry {
     /// For clone3's CLONE_INTO_CGROUP.
     pub clone_into: Option<OwnedFd>,
-    /// Whether the process may stay out where it may not be put.
+    /// Whether the process may stay out where it may not be put, until it is brought in.
     pub may_stay: bool,
     /// The new process writes `0` to each of these, before it does anything else and while it has
     /// one thread.
@@ -32,13 +32,15 @@ impl Cgroup {
         self.entry_unless_refused(self.lenient)
     }
 
-    /// Returns the same for one more process of a container that runs.
-    pub fn entry_beside(&self) -> Result<Entry> {
-        self.entry_unless_refused(self.rootless)
+    /// Returns the same for one more process of a container that runs, which is made by one that has joined its
+    /// namespaces. In that of users, it has no privilege over a cgroup that was given to one of them.
+    pub fn entry_beside(&self, in_userns: bool) -> Result<Entry> {
+        let entry = self.entry_unless_refused(self.rootless)?;
+        Ok(Entry { may_stay: entry.may_stay || in_userns, ..entry })
     }
 
     fn entry_unless_refused(&self, may_stay: bool) -> Result<Entry> {
-        // systemd can move it later: see `bring_in`.
+        // systemd can move it later.
         let may_stay = may_stay || matches!(self.driver, Driver::Systemd { is_user: true, .. });
         let mut entry = Entry { clone_into: None, may_stay, tasks: Vec::new() };
         for directory in &self.directories {
@@ -109,30 +111,34 @@ impl Cgroup {
 
     /// Moves a process into the cgroup, in all hierarchies.
     pub fn attach(&self, pid: i32) -> Result<()> {
-        for directory in &self.directories {
-            let result = file::write(&directory.path.join("cgroup.procs"), &pid.to_string());
-            match result {
-                Err(errno) if self.lenient && is_permission(errno) => {}
-                other => other.context(|| format!("add process {pid} to cgroup {}", directory.path.display()))?,
+        self.directories.iter().try_for_each(|directory| self.move_into(directory, pid))
+    }
+
+    /// Moves a process in that was not let in when it was made, if it is one that [may stay](Entry::may_stay) out.
+    pub fn bring_in(&self, pid: i32, may_stay: bool) -> Result<()> {
+        for directory in self.directories.iter().filter(|directory| may_stay && directory.version == Version::V2) {
+            let mut there = Vec::new();
+            processes::list(&directory.path, false, &mut there)?;
+            if !there.contains(&pid) {
+                self.move_into(directory, pid)?;
             }
         }
         Ok(())
     }
 
-    /// Has the user's systemd take a process in that was not let into its scope when it was made.
+    /// Moves a process into the cgroup in one hierarchy, or has the user's systemd do so.
     ///
     /// The kernel wants whoever moves a process to own what is above both cgroups, which a user does not whose session
     /// is not below that systemd. Where systemd may not either, it asks the host's.
-    pub fn bring_in(&self, pid: i32) -> Result<()> {
-        let Driver::Systemd { unit, is_user: true } = &self.driver else { return Ok(()) };
-        for directory in &self.directories {
-            let mut there = Vec::new();
-            processes::list(&directory.path, false, &mut there)?;
-            if !there.contains(&pid) {
-                let below = directory.path.iter().skip_while(|name| *name != unit.as_str()).skip(1);
-                systemd::attach(unit, true, &Path::new("/").join(below.collect::<PathBuf>()), pid)?;
+    fn move_into(&self, directory: &Directory, pid: i32) -> Result<()> {
+        let place = &directory.path;
+        match (file::write(&place.join("cgroup.procs"), &pid.to_string()), &self.driver) {
+            (Err(errno), Driver::Systemd { unit, is_user: true }) if is_permission(errno) => {
+                let below = place.iter().skip_while(|name| *name != unit.as_str()).skip(1);
+                systemd::attach(unit, true, &Path::new("/").join(below.collect::<PathBuf>()), pid)
             }
+            (Err(errno), _) if self.lenient && is_permission(errno) => Ok(()),
+            (other, _) => other.context(|| format!("add process {pid} to cgroup {}", place.display())),
         }
-        Ok(())
     }
 }

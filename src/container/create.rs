@@ -140,13 +140,13 @@ impl Making<'_> {
         if limits_first {
             self.limit()?;
         }
+        let may_stay = entry.may_stay;
         let spawned = spawn::init(plan, descriptors, handshake, entry).map_err(|err| self.explain(err))?;
-        // It was born in the scope, or (v1) moves there before it does anything else.
-        holder = holder.filter(|_| limits_first);
         let mut undo = Rollback::default();
         undo.add("init", || spawned.kill());
-        self.cgroup.bring_in(spawned.pid).map_err(own_cgroup::not_applied)?;
-
+        self.cgroup.bring_in(spawned.pid, may_stay).map_err(own_cgroup::not_applied)?;
+        // It is in the scope, or (v1) moves there before it does anything else.
+        holder = holder.filter(|_| limits_first);
         state.pid = spawned.pid;
         hooks::tell_inside(for_hooks, &state)?;
         if let Some(maps) = &plan.id_maps {

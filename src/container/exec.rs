@@ -69,7 +69,7 @@ impl Container {
             // To join namespaces leads to their root, which is the host's (runc stays there).
             descriptors.rootfs = Some(external::open_directory(format!("/proc/{}/root", self.state.pid).as_ref())?);
         }
-        let entry = cgroup.entry_beside().map_err(not_added)?;
+        let entry = cgroup.entry_beside(plan.namespaces.in_userns).map_err(not_added)?;
         if let Some(first) = plan.process.first_cpus.first() {
             log::debug!("nsexec: affinity: {first:#x}");
         }
@@ -78,9 +78,9 @@ impl Container {
         let spawned = spawn::exec(&mut plan, descriptors, handshake).map_err(|err| name_cgroup(err, cgroup))?;
         let mut undo = Rollback::default();
         undo.add("process", || spawned.kill());
-        if let Err(err) = cgroup.bring_in(spawned.pid) {
-            // As everywhere where a user may not put it.
-            log::debug!("{err}");
+        match cgroup.bring_in(spawned.pid, entry.may_stay) {
+            Err(err) if cgroup.rootless => log::debug!("{err}"),
+            other => other.map_err(not_added)?,
         }
         self.state.rdt.iter().try_for_each(|rdt| rdt.add_beside(spawned.pid))?;
         if let Some(score) = plan.process.oom_score_adj {

@@ -326,3 +326,20 @@ fn a_process_in_a_user_namespace_may_use_a_writable_cgroup() {
     with_options(7, json!(["nosuid", "noexec", "nodev"])).run().ok().prints("made");
     with_options(0, json!(["nosuid", "noexec", "nodev", "ro"])).run().ok().prints("not made");
 }
+
+/// Shows a container its cgroup on v2, which is given to the root of its user namespace.
+fn giving_away(bundle: Bundle) -> Bundle {
+    let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid"]});
+    bundle.namespace("cgroup", None).user_namespace(100_000).layout(Layout::V2).with(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["type"] != "cgroup");
+        mounts.push(mount);
+    })
+}
+
+#[test]
+fn exec_gets_into_a_cgroup_that_was_given_away() {
+    requires!(root, cgroup_v2);
+    let c = giving_away(Bundle::sleep()).start();
+    c.exec_sh("grep ^0:: /proc/self/cgroup").ok().prints("0::/");
+}

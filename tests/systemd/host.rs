@@ -100,7 +100,7 @@ impl Host {
 
     /// Returns the cgroups whose names contain this.
     pub fn cgroups(&self, part: &str) -> String {
-        self.inside(&format!("find /sys/fs/cgroup -name '*{part}*'")).ok().stdout
+        self.inside(&format!("find /sys/fs/cgroup -ignore_readdir_race -name '*{part}*'")).ok().stdout
     }
 }
 
