@@ -45,8 +45,8 @@ pub(super) fn create(plan: &CgroupPlan, must_be_new: bool) -> Result<(Cgroup, Op
 /// Moves the holder to where the container will be, if that is below the scope: on v2 one that has a process gives no
 /// controllers to others.
 fn make_room(plan: &CgroupPlan, unit: &str, holder: &Holder) -> Result<()> {
-    let is_below = |directory: &&Directory| directory.version == Version::V2 && !directory.path.ends_with(unit);
-    for path in plan.directories.iter().filter(is_below).map(|directory| &directory.path) {
+    let is_below = |directory: &&Directory| directory.version == Version::V2 && !directory.entrance().ends_with(unit);
+    for path in plan.directories.iter().filter(is_below).map(Directory::entrance) {
         std::fs::create_dir_all(path).context(|| format!("mkdir cgroup {}", path.display()))?;
         let procs = path.join("cgroup.procs");
         file::write(&procs, &holder.pid().to_string()).context(|| format!("write to {}", procs.display()))?;
@@ -109,8 +109,10 @@ fn check_unused(cgroup: &Cgroup) -> Result<()> {
 
 /// Makes one directory ready for processes; says whether it is new.
 fn make(directory: &Directory, plan: &CgroupPlan, must_be_new: bool, made: &mut Made) -> Result<bool> {
-    let is_new = make_path(&directory.path, made)
-        .map_err(|errno| Error::system(format!("mkdir cgroup {}", directory.path.display()), errno))?;
+    let mut make_path = |path: &Path| {
+        make_path(path, made).map_err(|errno| Error::system(format!("mkdir cgroup {}", path.display()), errno))
+    };
+    let is_new = make_path(&directory.path)?;
     if must_be_new && !is_new {
         let text = format!("cgroup {} is there already", directory.path.display());
         return Err(Error::new(ErrorKind::AlreadyExists, text));
@@ -120,7 +122,10 @@ fn make(directory: &Directory, plan: &CgroupPlan, must_be_new: bool, made: &mut 
             v1::fill_cpuset(directory, &plan.cpuset, is_new)?;
         }
         Version::V1 => {}
-        Version::V2 => v2::enable(directory, plan)?,
+        Version::V2 => {
+            make_path(directory.entrance())?;
+            v2::enable(&Directory { path: directory.entrance().to_owned(), ..directory.clone() }, plan)?;
+        }
     }
     Ok(is_new)
 }

@@ -46,12 +46,12 @@ impl Cgroup {
         for directory in &self.directories {
             let open = match directory.version {
                 Version::V1 => OpenOptions::new().write(true).open(directory.path.join("tasks")),
-                Version::V2 => File::open(&directory.path),
+                Version::V2 => File::open(directory.entrance()),
             };
             let fd = match open.map_err(file::errno) {
                 Err(errno) if may_stay && is_permission(errno) => continue,
                 // runc's words: the file that it writes to.
-                other => other.context(|| format!("open {}/cgroup.procs", directory.path.display()))?.into(),
+                other => other.context(|| format!("open {}/cgroup.procs", directory.entrance().display()))?.into(),
             };
             match directory.version {
                 Version::V1 => entry.tasks.push(fd),
@@ -69,7 +69,7 @@ impl Cgroup {
         let mut beside = self.clone();
         for directory in beside.directories.iter_mut().filter(|directory| directory.version == Version::V2) {
             let enabled = file::read(&directory.path.join("cgroup.subtree_control"));
-            if enabled.is_ok_and(|controllers| controllers.trim().is_empty()) {
+            if directory.delegated.is_none() && enabled.is_ok_and(|controllers| controllers.trim().is_empty()) {
                 continue;
             }
             let name = format!("/proc/{pid}/cgroup");
@@ -79,6 +79,7 @@ impl Cgroup {
                 return Err(Error::other(format!("process {pid} has left our cgroup namespace")));
             }
             directory.path = directory.mount.join(below);
+            directory.delegated = None;
         }
         Ok(beside)
     }
@@ -104,6 +105,7 @@ impl Cgroup {
             let is_named = |name: &&str| directory.controllers.iter().any(|controller| controller == name);
             if controllers.is_none_or(|names| names.iter().any(is_named)) {
                 directory.path.push(&relative);
+                directory.delegated = None;
             }
         }
         Ok(below)
@@ -118,7 +120,7 @@ impl Cgroup {
     pub fn bring_in(&self, pid: i32, may_stay: bool) -> Result<()> {
         for directory in self.directories.iter().filter(|directory| may_stay && directory.version == Version::V2) {
             let mut there = Vec::new();
-            processes::list(&directory.path, false, &mut there)?;
+            processes::list(directory.entrance(), false, &mut there)?;
             if !there.contains(&pid) {
                 self.move_into(directory, pid)?;
             }
@@ -131,7 +133,7 @@ impl Cgroup {
     /// The kernel wants whoever moves a process to own what is above both cgroups, which a user does not whose session
     /// is not below that systemd. Where systemd may not either, it asks the host's.
     fn move_into(&self, directory: &Directory, pid: i32) -> Result<()> {
-        let place = &directory.path;
+        let place = directory.entrance();
         match (file::write(&place.join("cgroup.procs"), &pid.to_string()), &self.driver) {
             (Err(errno), Driver::Systemd { unit, is_user: true }) if is_permission(errno) => {
                 let below = place.iter().skip_while(|name| *name != unit.as_str()).skip(1);

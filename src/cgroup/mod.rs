@@ -246,7 +246,7 @@ impl Cgroup {
     /// delegate (cgroups(7)).
     pub fn delegate(&self, uid: u32) -> Result<()> {
         match self.directories.as_slice() {
-            [one] if one.version == Version::V2 => v2::delegate(&one.path, uid),
+            [one] if one.version == Version::V2 => v2::delegate(one.entrance(), uid),
             _ => Ok(()),
         }
     }

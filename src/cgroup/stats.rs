@@ -325,7 +325,7 @@ mod tests {
         }
         let controllers = ["cpu", "memory", "io", "pids", "hugetlb"].map(str::to_owned).to_vec();
         let (mount, path) = (dir.path().to_owned(), dir.path().to_owned());
-        let directories = vec![Directory { version: Version::V2, controllers, mount, path }];
+        let directories = vec![Directory { version: Version::V2, controllers, mount, path, delegated: None }];
         Cgroup { directories, ..Cgroup::default() }
     }
 

@@ -25,6 +25,9 @@ pub fn plan(spec: &Spec, id: &str, options: &CreateOptions) -> Result<(Option<Cg
         Some(path) if path.is_absolute() => planned::plan(&layout, &OwnCgroup::default(), Some(path), id, resources)?,
         _ => planned::plan(&layout, &cgroup::own()?, path, id, resources)?,
     };
+    if let Some(below) = run_oci::delegated(spec)? {
+        plan.delegate(below)?;
+    }
     plan.rootless =
         options.rootless.unwrap_or_else(|| plan.unit.as_ref().map_or_else(super::is_rootless, |unit| unit.is_user));
     Ok((Some(plan).filter(|_| !options.no_cgroup), layout))
@@ -34,7 +37,7 @@ pub fn plan(spec: &Spec, id: &str, options: &CreateOptions) -> Result<(Option<Cg
 pub fn view(layout: &Layout, directories: &[Directory], linux: &Linux) -> Result<CgroupView> {
     let namespace = namespaces::of(linux, Kind::Cgroup) != Namespace::Host;
     let place = |mount: &Mount, version| match directories.iter().find(|directory| directory.mount == mount.point) {
-        Some(directory) => Ok(directory.path.clone()),
+        Some(directory) => Ok(directory.entrance().to_owned()),
         None => cgroup::own()?.directory(mount, version),
     };
     Ok(match layout {

@@ -17,6 +17,7 @@ pub const SECCOMP_RECEIVER: &str = "run.oci.seccomp.receiver";
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 const LABEL_OPTION: &str = "run.oci.mount_context_type";
 const SUBGROUP: &str = "run.oci.systemd.subgroup";
+const DELEGATED: &str = "run.oci.delegate-cgroup";
 
 /// Returns the value of an annotation.
 pub fn value<'a>(spec: &'a Spec, name: &str) -> Option<&'a str> {
@@ -38,16 +39,27 @@ pub fn label_option(spec: &Spec) -> Result<&str> {
 
 /// Returns the cgroup below its scope that a container is put in by systemd, if one is asked for.
 pub fn subgroup(spec: &Spec) -> Result<Option<&Path>> {
-    let Some(path) = value(spec, SUBGROUP).filter(|path| !path.is_empty()).map(Path::new) else { return Ok(None) };
+    let path = value(spec, SUBGROUP).filter(|path| !path.is_empty()).map(Path::new);
+    path.map(|path| below(SUBGROUP, path, "the scope")).transpose()
+}
+
+/// Returns the cgroup below the container's own that its processes are in, if one is asked for. A slash in front of it
+/// means nothing.
+pub fn delegated(spec: &Spec) -> Result<Option<&Path>> {
+    let path = value(spec, DELEGATED).map(|path| Path::new(path.trim_start_matches('/')));
+    path.filter(|path| !path.as_os_str().is_empty()).map(|path| below(DELEGATED, path, "the container's")).transpose()
+}
+
+fn below<'a>(name: &str, path: &'a Path, of: &str) -> Result<&'a Path> {
     match path.components().all(|part| matches!(part, Component::Normal(_))) {
-        true => Ok(Some(path)),
-        false => Err(Error::invalid(format!("annotation {SUBGROUP}: {path:?} is no cgroup below the scope"))),
+        true => Ok(path),
+        false => Err(Error::invalid(format!("annotation {name}: {path:?} is no cgroup below {of}"))),
     }
 }
 
 /// Returns those that mean nothing to us, by name; whoever makes the cgroup, `systemd` or not.
 pub fn ignored(spec: &Spec, systemd: bool) -> Vec<&str> {
-    let known = [HOOKS_STDOUT, HOOKS_STDERR, PIDFD_RECEIVER, SECCOMP_RECEIVER, KEEP_GROUPS, LABEL_OPTION];
+    let known = [HOOKS_STDOUT, HOOKS_STDERR, PIDFD_RECEIVER, SECCOMP_RECEIVER, KEEP_GROUPS, LABEL_OPTION, DELEGATED];
     let is_known = |name: &str, value: &str| known.contains(&name) || name == SUBGROUP && (systemd || value.is_empty());
     let annotations = spec.annotations().iter().flatten().filter(|(name, _)| name.starts_with(PREFIX));
     let unknown = annotations.filter(|(name, value)| !is_known(name, value));
@@ -83,6 +95,17 @@ mod tests {
         for path in ["/", "/a", "..", "a/../../b"] {
             let err = subgroup(&spec(json!({SUBGROUP: path}))).unwrap_err().to_string();
             assert!(err.ends_with("is no cgroup below the scope"), "{err}");
+        }
+    }
+
+    #[test]
+    fn a_delegated_cgroup_is_below_the_containers() {
+        for (path, below) in [("", None), ("/", None), ("/init", Some("init")), ("a/b", Some("a/b"))] {
+            assert_eq!(delegated(&spec(json!({DELEGATED: path}))).unwrap(), below.map(Path::new));
+        }
+        for path in ["..", "/../a"] {
+            let err = delegated(&spec(json!({DELEGATED: path}))).unwrap_err().to_string();
+            assert!(err.ends_with("is no cgroup below the container's"), "{err}");
         }
     }
 

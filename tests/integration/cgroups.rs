@@ -4,6 +4,7 @@ use crate::support::{Bundle, Layout, Runtime, wait_until};
 use crate::{ours_only, requires};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 /// Writes a test for each layout: the host's, and v1 and v2 alone.
 macro_rules! on_every_layout {
@@ -342,4 +343,38 @@ fn exec_gets_into_a_cgroup_that_was_given_away() {
     requires!(root, cgroup_v2);
     let c = giving_away(Bundle::sleep()).start();
     c.exec_sh("grep ^0:: /proc/self/cgroup").ok().prints("0::/");
+}
+
+/// Asks for a cgroup of the container's processes below the one that is limited.
+fn delegated(bundle: Bundle) -> Bundle {
+    bundle.with(|config| config["annotations"] = json!({"run.oci.delegate-cgroup": "/inner/most"}))
+}
+
+#[test]
+fn processes_may_have_a_cgroup_below_the_one_that_is_limited() {
+    requires!(root, cgroup_v2);
+    ours_only!("the annotation is crun's");
+    let c = delegated(giving_away(Bundle::sleep())).start();
+    let inner = c.cgroup("").join("inner/most");
+    assert_eq!(fs::read_to_string(inner.join("cgroup.procs")).unwrap().trim(), c.pid().to_string());
+    let owners = [&inner, &c.cgroup("")].map(|path| fs::metadata(path).unwrap().uid());
+    assert_eq!(owners, [100_000, 0]);
+    // What it sees, and where exec goes.
+    c.exec_sh("grep ^0:: /proc/self/cgroup; mkdir /sys/fs/cgroup/mine && echo made").ok().prints("0::/\nmade");
+    assert!(inner.join("mine").is_dir());
+    c.pause().ok();
+    assert_eq!(c.status(), "paused");
+    c.resume().ok();
+    let cgroup = c.cgroup("");
+    c.cmd(&["delete", "--force", c.id()]).ok();
+    assert!(!cgroup.exists());
+}
+
+#[test]
+fn processes_have_no_cgroup_below_one_of_v1() {
+    requires!(root, cgroup_v1);
+    ours_only!("the annotation is crun's");
+    let c = Runtime::new(delegated(Bundle::sleep()).layout(Layout::V1));
+    c.create().fails().stderr_contains("delegate-cgroup not supported on cgroup v1");
+    c.leaves_nothing();
 }

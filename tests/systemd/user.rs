@@ -224,6 +224,17 @@ fn on_v2_the_root_of_a_namespace_that_is_no_users_has_the_systems_systemd() {
 }
 
 #[test]
+fn on_v2_a_users_processes_may_have_a_cgroup_below_the_one_that_is_limited() {
+    requires!(root, systemd);
+    ours_only!("the annotation is crun's");
+    let bundle = || Bundle::sleep().with(|config| config["annotations"] = json!({"run.oci.delegate-cgroup": "inner"}));
+    lives_in_its_scope(User::shared().scope(bundle(), "app.slice").run(), "inner");
+    let mut c = User::shared().scope(bundle(), "app.slice");
+    in_a_session(&mut c);
+    lives_in_its_scope(c.run(), "inner");
+}
+
+#[test]
 fn on_v2_a_container_of_a_session_is_put_into_its_scope_by_systemd() {
     requires!(root, systemd);
     ours_only!("older runcs leave what exec adds outside");

@@ -109,9 +109,17 @@ pub struct Directory {
     pub mount: PathBuf,
     /// The directory, below `mount`.
     pub path: PathBuf,
+    /// The one below it that the container's processes are in, and that is theirs, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegated: Option<PathBuf>,
 }
 
 impl Directory {
+    /// Returns where the container's processes begin.
+    pub fn entrance(&self) -> &Path {
+        self.delegated.as_ref().unwrap_or(&self.path)
+    }
+
     /// Says whether this can be a container's alone. The root of a hierarchy, which crun takes where it is asked for no
     /// cgroup, is everybody's.
     pub fn is_own(&self) -> bool {
@@ -202,6 +210,20 @@ pub struct CgroupPlan {
     pub rootless: bool,
     /// Whether config.json names the cgroup: then it must be made, also by a rootless runtime.
     pub path_given: bool,
+}
+
+impl CgroupPlan {
+    /// Gives the container's processes a cgroup below the one that is limited.
+    pub fn delegate(&mut self, below: &Path) -> Result<()> {
+        match self.directories.as_mut_slice() {
+            [one] if one.version == Version::V2 => {
+                one.delegated = Some(one.path.join(below));
+                Ok(())
+            }
+            // crun's words.
+            _ => Err(Error::invalid("delegate-cgroup not supported on cgroup v1")),
+        }
+    }
 }
 
 /// Plans the cgroup of the container `id`.
@@ -325,6 +347,7 @@ fn directory(mount: &Mount, version: Version, own: &OwnCgroup, inner: &Path, bes
         controllers: mount.controllers.clone(),
         mount: mount.point.clone(),
         path: mount.point.join(below.strip_prefix("/").unwrap_or(&below)),
+        delegated: None,
     })
 }
 
@@ -369,6 +392,7 @@ mod tests {
             controllers: Vec::new(),
             mount: "/sys/fs/cgroup".into(),
             path: path.into(),
+            delegated: None,
         };
         for (path, own) in [
             ("/sys/fs/cgroup", false),
