@@ -17,6 +17,11 @@ use nix::sys::stat::stat;
 use oci_spec::runtime::Process;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long init may take from its release to its program.
+const PROGRAM_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How a process is put into a container.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +49,7 @@ impl Container {
             Status::Paused if !options.ignore_paused => {
                 return refuse("cannot exec in a paused container (use --ignore-paused to override)");
             }
+            Status::Running => self.wait_for_program(),
             _ => {}
         }
         spec::validate::process(process)?;
@@ -113,30 +119,36 @@ impl Container {
         let host_mounts = of(plan::linux(spec)?, Kind::Mount) == Namespace::Host;
         let [first_cpus, last_cpus] = plan::process::exec_affinity(process)?;
         Ok(InitPlan {
-            namespaces: NamespacePlan { host_mounts, ..self.namespaces_to_join() },
+            namespaces: NamespacePlan { host_mounts, ..self.namespaces_to_join()? },
             process: ProcessPlan { first_cpus, last_cpus, ..plan::process::plan(process, filter, &around)? },
             ..InitPlan::default()
         })
     }
 
+    /// Waits until init may be looked at: for who has no privilege not before it has executed its program, if it has
+    /// joined namespaces (prctl(2), PR_SET_DUMPABLE).
+    fn wait_for_program(&self) {
+        let name = format!("/proc/{}/ns/user", self.state.pid);
+        let until = Instant::now() + PROGRAM_PATIENCE;
+        while stat(name.as_str()) == Err(Errno::EACCES) && Instant::now() < until {
+            sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Returns which namespaces of init are not the ones that we are in.
-    fn namespaces_to_join(&self) -> NamespacePlan {
+    fn namespaces_to_join(&self) -> Result<NamespacePlan> {
         let mut plan = NamespacePlan { joiner: true, ..NamespacePlan::default() };
         for kind in Kind::ALL {
             let name = kind.proc_name();
-            let theirs = format!("/proc/{}/ns/{name}", self.state.pid);
-            let (ours, theirs) = (stat(format!("/proc/self/ns/{name}").as_str()), stat(theirs.as_str()));
-            let differ = match (ours, theirs) {
-                (Ok(ours), Ok(theirs)) => ours.st_ino != theirs.st_ino,
-                // A kernel without this kind of namespace.
-                _ => false,
-            };
-            if differ {
+            // A kernel without this kind of namespace has no file for it.
+            let Some(ours) = namespace(&format!("/proc/self/ns/{name}"))? else { continue };
+            let theirs = namespace(&format!("/proc/{}/ns/{name}", self.state.pid))?.ok_or_else(stopped)?;
+            if ours != theirs {
                 plan.join_process |= kind.flag();
             }
         }
         plan.in_userns = plan.join_process & Kind::User.flag() != 0;
-        plan
+        Ok(plan)
     }
 
     fn cgroup_for(&self, options: &ExecOptions) -> Result<Cgroup> {
@@ -153,6 +165,15 @@ impl Container {
 
     fn root(&self) -> &Path {
         self.dir.path().parent().unwrap_or(Path::new("/"))
+    }
+}
+
+/// Returns the number of a namespace, if the file is there.
+fn namespace(name: &str) -> Result<Option<u64>> {
+    match stat(name) {
+        Ok(found) => Ok(Some(found.st_ino)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(Error::system(format!("stat {name}"), errno)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::support::{Bundle, Runtime, wait_until};
 use crate::{ours_only, requires};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
@@ -168,6 +168,27 @@ fn a_terminal_device_of_the_configuration_is_the_containers() {
     }
 }
 
+/// Makes a configuration one that joins a user namespace.
+fn without_maps(config: &mut Value) {
+    config["linux"].as_object_mut().unwrap().retain(|key, _| !key.ends_with("Mappings"));
+}
+
+#[test]
+fn exec_goes_nowhere_while_init_may_not_be_looked_at() {
+    requires!(root);
+    ours_only!("other runtimes have other words");
+    let first = Bundle::sleep().rootless(USER).start();
+    let mut second = Bundle::sleep().rootless(USER).with(|config| config["hostname"] = json!(""));
+    for (kind, name) in [("user", "user"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid")] {
+        second = second.namespace(kind, Some(format!("/proc/{}/ns/{name}", first.pid()).as_ref()));
+    }
+    let second = second.with(without_maps).create();
+    let place = format!("stat /proc/{}/ns/", second.pid());
+    second.exec(&["true"]).exits(255).stderr_contains(&place).stderr_contains("permission denied");
+    second.cmd(&["start", second.id()]).ok();
+    second.exec(&["true"]).ok();
+}
+
 #[test]
 fn clocks_of_a_user_namespace_are_set_and_joined() {
     requires!(root);
@@ -184,10 +205,7 @@ fn clocks_of_a_user_namespace_are_set_and_joined() {
         for (kind, name) in [("user", "user"), ("time", "time"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid")] {
             second = second.namespace(kind, Some(format!("/proc/{}/ns/{name}", first.pid()).as_ref()));
         }
-        let second = second.with(|config| {
-            config["linux"].as_object_mut().unwrap().retain(|key, _| !key.ends_with("Mappings"));
-        });
-        assert!(uptime(&second.start()) > 100_000_000);
+        assert!(uptime(&second.with(without_maps).start()) > 100_000_000);
     }
 }
 
