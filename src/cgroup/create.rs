@@ -123,8 +123,10 @@ fn make(directory: &Directory, plan: &CgroupPlan, must_be_new: bool, made: &mut 
         }
         Version::V1 => {}
         Version::V2 => {
-            make_path(directory.entrance())?;
-            v2::enable(&Directory { path: directory.entrance().to_owned(), ..directory.clone() }, plan)?;
+            if let Some(delegated) = &directory.delegated {
+                make_path(delegated)?;
+            }
+            v2::enable(&directory.mount, directory.entrance(), plan)?;
         }
     }
     Ok(is_new)

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{Cgroup, Driver, file, is_permission, processes, systemd};
 use crate::error::{Context, Error, Result};
-use crate::plan::cgroup::{Directory, OwnCgroup, Version};
+use crate::plan::cgroup::{Directory, Version};
 
 /// The way into a cgroup for a process that is about to be made; see [`Cgroup::entry`].
 #[derive(Debug)]
@@ -72,8 +72,7 @@ impl Cgroup {
             if directory.delegated.is_none() && enabled.is_ok_and(|controllers| controllers.trim().is_empty()) {
                 continue;
             }
-            let name = format!("/proc/{pid}/cgroup");
-            let where_it_is = OwnCgroup::parse(&std::fs::read_to_string(&name).context(|| format!("read {name}"))?)?;
+            let where_it_is = super::of(&pid.to_string())?;
             let Some(below) = where_it_is.path("").and_then(|path| path.strip_prefix("/").ok()) else { continue };
             if below.starts_with("..") {
                 return Err(Error::other(format!("process {pid} has left our cgroup namespace")));

@@ -46,7 +46,13 @@ pub fn detect() -> Result<Layout> {
 
 /// Returns the cgroups that this process is in.
 pub fn own() -> Result<OwnCgroup> {
-    OwnCgroup::parse(&std::fs::read_to_string("/proc/self/cgroup").context(|| "read /proc/self/cgroup")?)
+    of("self")
+}
+
+/// Returns the cgroups that a process is in, which is named as in /proc.
+fn of(process: &str) -> Result<OwnCgroup> {
+    let name = format!("/proc/{process}/cgroup");
+    OwnCgroup::parse(&std::fs::read_to_string(&name).context(|| format!("read {name}"))?)
 }
 
 /// Who makes, limits and removes the directories.
@@ -116,7 +122,7 @@ impl Cgroup {
         }
         let is_update = plan.directories.is_empty();
         for directory in self.directories.iter().filter(|directory| is_update && directory.version == Version::V2) {
-            v2::enable(directory, plan)?;
+            v2::enable(&directory.mount, &directory.path, plan)?;
         }
         for group in plan.writes.chunk_by(|a, b| a.controller == b.controller) {
             let mut later = Vec::new();

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::holder::Holder;
 use crate::dbus::{Address, Connection, Encoder, Failure, Object, Outcome};
 use crate::error::{Error, Result};
+use crate::plan::cgroup::Layout;
 use crate::plan::cgroup::systemd::{Host, Property, Unit, Value, owner_of};
-use crate::plan::cgroup::{Layout, OwnCgroup};
 
 const SERVICE: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
@@ -56,8 +56,7 @@ pub fn owner() -> Option<u32> {
         return value.to_str().and_then(|value| value.parse().ok());
     }
     let systemd = Systemd::connect(true).map_err(|failure| log::debug!("{}", failure.into_error())).ok()?;
-    let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", systemd.0.peer()?)).ok()?;
-    owner_of(&OwnCgroup::parse(&cgroups).ok()?)
+    owner_of(&super::of(&systemd.0.peer()?.to_string()).ok()?)
 }
 
 fn given(name: &str) -> Option<OsString> {

@@ -30,16 +30,16 @@ pub(super) fn mount(point: PathBuf) -> Result<Mount> {
     Ok(Mount { point, root: "/".into(), controllers })
 }
 
-/// Enables the plan's controllers in all ancestors of the directory, as far as that can be done.
+/// Enables the plan's controllers in all ancestors of a cgroup, as far as that can be done.
 ///
 /// What cannot be enabled is an error only when a limit is asked of it, and is explained there.
-pub(super) fn enable(directory: &Directory, plan: &CgroupPlan) -> Result<()> {
-    let missing = if plan.enable.is_empty() { Vec::new() } else { absent(&directory.path, &plan.enable)? };
+pub(super) fn enable(mount: &Path, cgroup: &Path, plan: &CgroupPlan) -> Result<()> {
+    let missing = if plan.enable.is_empty() { Vec::new() } else { absent(cgroup, &plan.enable)? };
     if missing.is_empty() {
         return Ok(());
     }
     let mut refused = false;
-    for ancestor in ancestors(directory) {
+    for ancestor in ancestors(mount, cgroup) {
         if refused {
             join_threads(ancestor, plan)?;
         }
@@ -48,7 +48,7 @@ pub(super) fn enable(directory: &Directory, plan: &CgroupPlan) -> Result<()> {
             join_threads(ancestor, plan)?;
         }
     }
-    if refused { join_threads(&directory.path, plan) } else { Ok(()) }
+    if refused { join_threads(cgroup, plan) } else { Ok(()) }
 }
 
 /// Enables controllers in one cgroup, each alone if not all can be; says whether all could be.
@@ -76,10 +76,10 @@ fn absent(path: &Path, wanted: &[String]) -> Result<Vec<String>> {
     Ok(wanted.iter().filter(|name| !there.contains(&name.as_str())).cloned().collect())
 }
 
-/// Returns the cgroups from the mount point down to the directory's parent.
-fn ancestors(directory: &Directory) -> Vec<&Path> {
-    let all = directory.path.ancestors().skip(1);
-    let mut ancestors: Vec<&Path> = all.take_while(|path| path.starts_with(&directory.mount)).collect();
+/// Returns the cgroups from the mount point down to the parent of a cgroup.
+fn ancestors<'a>(mount: &Path, cgroup: &'a Path) -> Vec<&'a Path> {
+    let all = cgroup.ancestors().skip(1);
+    let mut ancestors: Vec<&Path> = all.take_while(|path| path.starts_with(mount)).collect();
     ancestors.reverse();
     ancestors
 }
@@ -110,7 +110,7 @@ pub(super) fn explain_absence(directory: &Directory, write: &Write) -> Option<Er
         return None;
     }
     let attempt = format!("cannot set {}: controller {:?} not available", write.file, write.controller);
-    for ancestor in ancestors(directory) {
+    for ancestor in ancestors(&directory.mount, &directory.path) {
         let control = ancestor.join("cgroup.subtree_control");
         if let Err(errno) = file::write(&control, &format!("+{}", write.controller)) {
             return Some(Error::system(format!("{attempt}: enable it in {}", control.display()), errno));

@@ -28,7 +28,7 @@ fn a_restored_container_is_in_a_scope_again() {
         let first = count();
         assert!(first >= before, "{first} after {before}");
         wait_until("it counts on", || count() > first);
-        let procs = host.inside(&format!("cat $(find /sys/fs/cgroup -path '*/{}/cgroup.procs')", c.unit())).ok();
+        let procs = host.inside(&format!("cat $(find /sys/fs/cgroup -path '*/{}/cgroup.procs')", c.unit)).ok();
         assert!(procs.lines().contains(&c.runtime.pid().to_string().as_str()), "{procs}");
         c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
         c.leaves_nothing();

@@ -130,11 +130,6 @@ impl Scope {
         self
     }
 
-    /// Returns the unit's name.
-    pub fn unit(&self) -> String {
-        self.unit.clone()
-    }
-
     /// Returns a property of the unit.
     #[track_caller]
     pub fn property(&self, name: &str) -> String {
@@ -147,6 +142,18 @@ impl Scope {
     pub fn file(&self, hierarchy: &str, name: &str) -> String {
         let dir = format!("/sys/fs/cgroup/{hierarchy}/{}/{}", self.slice, self.unit);
         self.host.inside(&format!("cat {dir}/{name}")).ok().text().trim_end().to_owned()
+    }
+
+    /// Pauses the container, lets it go on, kills and deletes it: nothing is left.
+    #[track_caller]
+    pub fn is_stopped_and_deleted(&self) {
+        self.runtime.pause().ok();
+        assert_eq!(self.runtime.status(), "paused");
+        self.runtime.resume().ok();
+        self.runtime.kill("KILL").ok();
+        self.runtime.wait_for("stopped");
+        self.runtime.delete().ok();
+        self.leaves_nothing();
     }
 
     /// Checks that the container is gone, and its unit and cgroups with it.

@@ -12,7 +12,7 @@ fn a_container_has_a_scope_in_its_slice() {
     requires!(root, systemd);
     for host in Host::all() {
         let c = host.scope(Bundle::sleep()).run();
-        let path = format!("/stasis.slice/stasis-tests.slice/{}", c.unit());
+        let path = format!("/stasis.slice/stasis-tests.slice/{}", c.unit);
         for (name, value) in [
             ("ActiveState", "active"),
             ("Slice", "stasis-tests.slice"),
@@ -26,8 +26,7 @@ fn a_container_has_a_scope_in_its_slice() {
         }
         // Nobody but init is left in it, in no hierarchy.
         let pid = c.runtime.pid();
-        let all =
-            host.inside(&format!("find /sys/fs/cgroup -path '*/{}/cgroup.procs' -exec cat {{}} +", c.unit())).ok();
+        let all = host.inside(&format!("find /sys/fs/cgroup -path '*/{}/cgroup.procs' -exec cat {{}} +", c.unit)).ok();
         assert!(!all.lines().is_empty() && all.lines().iter().all(|line| *line == pid.to_string()), "{pid}: {all}");
         c.runtime.cmd(&["delete", "--force", c.runtime.id()]).ok();
         c.leaves_nothing();
@@ -43,13 +42,7 @@ fn later_commands_need_not_be_told_of_systemd() {
         assert_eq!(c.runtime.status(), "created");
         c.runtime.start().ok();
         c.runtime.exec_sh("cat /proc/self/cgroup").ok().stdout_contains("0::/");
-        c.runtime.pause().ok();
-        assert_eq!(c.runtime.status(), "paused");
-        c.runtime.resume().ok();
-        c.runtime.kill("KILL").ok();
-        c.runtime.wait_for("stopped");
-        c.runtime.delete().ok();
-        c.leaves_nothing();
+        c.is_stopped_and_deleted();
     }
 }
 
@@ -106,7 +99,7 @@ fn a_container_may_be_below_its_scope() {
         // The next process too.
         let init = host.inside(&format!("grep ^0:: /proc/{}/cgroup", c.runtime.pid()));
         for place in [init, c.runtime.exec_sh("grep ^0:: /proc/self/cgroup")] {
-            assert!(place.text().trim_end().ends_with(&format!("/{}/inner", c.unit())), "{place}");
+            assert!(place.text().trim_end().ends_with(&format!("/{}/inner", c.unit)), "{place}");
         }
         if host.inside("test -e /sys/fs/cgroup/cgroup.procs").code == 0 {
             assert_eq!(c.file("", "inner/hugetlb.2MB.max"), "4194304");
@@ -137,7 +130,7 @@ fn two_containers_cannot_have_one_scope() {
     let path = first.runtime.bundle().config()["linux"]["cgroupsPath"].clone();
     let mut second = host.scope(Bundle::sleep());
     second.runtime.edit(|config| config["linux"]["cgroupsPath"] = path);
-    let text = format!("Unit {} was already loaded or has a fragment file", first.unit());
+    let text = format!("Unit {} was already loaded or has a fragment file", first.unit);
     second.runtime.output_of(second.command("run", &["--detach"])).fails().stderr_contains(&text);
     assert_eq!(first.runtime.status(), "running");
     assert_eq!(first.property("ActiveState"), "active");
@@ -148,7 +141,7 @@ fn the_rest_of_a_failed_scope_is_no_obstacle() {
     requires!(root, systemd);
     let host = Host::shared(Kind::V2);
     let c = host.scope(Bundle::sleep());
-    let unit = c.unit();
+    let unit = &c.unit;
     let start = format!("systemd-run --quiet --scope --unit={unit} -p RuntimeMaxSec=100ms sleep 1000");
     host.inside(&start).fails();
     wait_until("the scope has failed", || c.property("ActiveState") == "failed");

@@ -83,13 +83,7 @@ fn lives_in_its_scope(c: Scope, below: &str) {
     }
     // Nobody but init is left in it.
     assert_eq!(c.file("", &format!("{below}/cgroup.procs")).lines().count(), 1);
-    c.runtime.pause().ok();
-    assert_eq!(c.runtime.status(), "paused");
-    c.runtime.resume().ok();
-    c.runtime.kill("KILL").ok();
-    c.runtime.wait_for("stopped");
-    c.runtime.delete().ok();
-    c.leaves_nothing();
+    c.is_stopped_and_deleted();
 }
 
 #[test]
