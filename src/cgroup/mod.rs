@@ -219,6 +219,12 @@ impl Cgroup {
         processes::remove(self).and(stopped)
     }
 
+    /// Removes the cgroup if there is nothing in it, as after the usual end of a container: the kernel knows that without
+    /// a look. Says no where something stays, or where that is not for us to remove.
+    pub fn remove_empty(&self) -> bool {
+        self.driver == Driver::Cgroupfs && processes::remove_empty(self)
+    }
+
     /// Returns the directory that stops the processes when it is frozen, as CRIU's `freeze_cgroup`
     /// wants it.
     pub fn freezer_path(&self) -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Cgroup, Driver, file};
 use crate::error::{Context, Error, Result};
-use crate::plan::cgroup::Version;
+use crate::plan::cgroup::{Directory, Version};
 use crate::sys::{Errno, pidfd};
 
 /// How often an unfrozen cgroup is looked through for processes that were made in the meantime.
@@ -126,6 +126,12 @@ pub(super) fn remove(cgroup: &Cgroup) -> Result<()> {
     let until = Instant::now() + REMOVAL_LIMIT;
     let removed = cgroup.directories.iter().map(|directory| remove_path(top(cgroup, &directory.path), until));
     removed.fold(Ok(()), Result::and)
+}
+
+/// Removes the directories of a cgroup that have neither processes nor cgroups in them; says whether that was all.
+pub(super) fn remove_empty(cgroup: &Cgroup) -> bool {
+    let remove = |directory: &Directory| std::fs::remove_dir(&directory.path).map_err(file::errno);
+    cgroup.directories.iter().all(|directory| matches!(remove(directory), Ok(()) | Err(Errno::ENOENT)))
 }
 
 /// Returns the uppermost directory that was made for the container alone: it may be in one below its scope, of which

@@ -63,11 +63,13 @@ impl Container {
     /// Removes the cgroup with all processes that are still in it, runs the poststop hooks, and removes the state.
     pub(crate) fn destroy(self) -> Result<()> {
         let cgroup = &self.state.cgroup;
-        // Without a pid namespace of their own, or after joining another one, processes outlive init.
-        if !cgroup.pids(true)?.is_empty() {
-            cgroup.kill(libc::SIGKILL)?;
+        if !cgroup.remove_empty() {
+            // Without a pid namespace of their own, or after joining another one, processes outlive init.
+            if !cgroup.pids(true)?.is_empty() {
+                cgroup.kill(libc::SIGKILL)?;
+            }
+            cgroup.remove().map_err(|err| err.context("unable to remove container's cgroup"))?;
         }
-        cgroup.remove().map_err(|err| err.context("unable to remove container's cgroup"))?;
         let rdt = self.state.rdt.iter().try_for_each(Rdt::remove);
         rdt.map_err(|err| err.context("unable to remove container's IntelRDT group"))?;
         // A configuration that cannot be read any more has no hooks to run.

@@ -229,16 +229,25 @@ impl StateDir {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             entries => entries.context(attempt)?,
         };
-        detach(&self.criu_view())?;
-        // A restore that was killed leaves the root file system mounted, whose files would go, and others. The content of
-        // a shareable /dev/shm stays for those who have it bound.
-        for entry in entries {
-            detach(&entry.context(attempt)?.path())?;
-        }
-        match std::fs::remove_dir_all(&self.0) {
+        let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>();
+        let paths = paths.context(attempt)?;
+        let removed = if paths.iter().all(|path| path.ends_with(CONFIG) || path.ends_with(STATE)) {
+            paths.iter().try_for_each(std::fs::remove_file).and_then(|()| std::fs::remove_dir(&self.0))
+        } else {
+            self.detach_all(&paths)?;
+            std::fs::remove_dir_all(&self.0)
+        };
+        match removed {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other.context(attempt),
         }
+    }
+
+    /// Detaches what is mounted here. A restore that was killed leaves the root file system mounted, whose files would go,
+    /// and others. The content of a shareable /dev/shm stays for those who have it bound.
+    fn detach_all(&self, paths: &[PathBuf]) -> Result<()> {
+        detach(&self.criu_view())?;
+        paths.iter().try_for_each(|path| detach(path))
     }
 }
 

@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// Opens an entry; the last byte is the version of the layout.
-const MAGIC: [u8; 8] = *b"scmpbpf\x01";
+const MAGIC: [u8; 8] = *b"scmpbpf\x02";
 /// Magic, length of the key, number of instructions, checksum.
 const HEADER: usize = 8 + 4 + 4 + 8;
 /// A host uses a handful of profiles; the bound is against one that writes a new profile for each
@@ -105,7 +105,7 @@ fn make_room(dir: &Path) {
 }
 
 fn name(key: &[u8]) -> String {
-    format!("{:016x}", fnv(&[key]))
+    format!("{:016x}", hash(SEED, key))
 }
 
 /// Returns the bytes of an entry.
@@ -120,7 +120,7 @@ fn pack(key: &[u8], program: &[sock_filter]) -> Vec<u8> {
     bytes.extend(MAGIC);
     bytes.extend((key.len() as u32).to_ne_bytes());
     bytes.extend((program.len() as u32).to_ne_bytes());
-    bytes.extend(fnv(&[key, &code]).to_ne_bytes());
+    bytes.extend(checksum(key, &code).to_ne_bytes());
     bytes.extend(key);
     bytes.extend(code);
     bytes
@@ -131,19 +131,29 @@ fn unpack(bytes: &[u8], key: &[u8]) -> Option<Vec<sock_filter>> {
     let (magic, rest) = bytes.split_first_chunk::<8>()?;
     let (key_length, rest) = rest.split_first_chunk::<4>()?;
     let (instructions, rest) = rest.split_first_chunk::<4>()?;
-    let (checksum, rest) = rest.split_first_chunk::<8>()?;
+    let (sum, rest) = rest.split_first_chunk::<8>()?;
     let (stored_key, code) = rest.split_at_checked(u32::from_ne_bytes(*key_length) as usize)?;
-    if *magic != MAGIC || stored_key != key || fnv(&[key, code]).to_ne_bytes() != *checksum {
+    if *magic != MAGIC || stored_key != key || checksum(key, code).to_ne_bytes() != *sum {
         return None;
     }
     let program = decode(code)?;
     (!program.is_empty() && program.len() == u32::from_ne_bytes(*instructions) as usize).then_some(program)
 }
 
-/// Returns the 64-bit FNV-1a hash of `parts`, one after the other.
-fn fnv(parts: &[&[u8]]) -> u64 {
-    let bytes = parts.iter().flat_map(|part| part.iter());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+fn checksum(key: &[u8], code: &[u8]) -> u64 {
+    hash(hash(SEED, key), code)
+}
+
+/// Where a hash begins: FNV-1a's offset basis.
+const SEED: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Goes on with a hash: FNV-1a, but by words of eight bytes, since a profile has thousands.
+fn hash(from: u64, bytes: &[u8]) -> u64 {
+    let step = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+    let mut words = bytes.chunks_exact(8);
+    let hash =
+        words.by_ref().fold(from, |hash, word| step(hash, u64::from_ne_bytes(word.try_into().unwrap_or_default())));
+    words.remainder().iter().fold(hash, |hash, byte| step(hash, u64::from(*byte)))
 }
 
 #[cfg(test)]
