@@ -4,10 +4,12 @@
 //! The profile is read and checked here on every start; turning it into instructions is the
 //! expensive part (libseccomp resolves each name for each architecture), so its result is kept by
 //! content (`cache`). The prefix that answers ENOSYS for system calls that the profile's author
-//! could not know is in `newer`.
+//! could not know is in `newer`; `compact` writes the whole with fewer instructions.
 
 mod build;
 mod cache;
+mod compact;
+mod instruction;
 mod newer;
 
 use crate::error::{Context, Error, Result};

@@ -1,5 +1,6 @@
 //! Checked rules -> instructions, through libseccomp. The only file that makes a libseccomp filter.
 
+use super::compact::compact;
 use super::{MAX_INSTRUCTIONS, Rules, newer};
 use crate::error::{Context, Error, Result};
 use libc::sock_filter;
@@ -16,17 +17,23 @@ const TREE_MIN_RULES: usize = 32;
 /// libseccomp's API level that knows notifications.
 const NOTIFY_API_LEVEL: u32 = 6;
 
-/// Returns the whole program: the ENOSYS prefix if the profile calls for it, then what libseccomp
-/// makes of the rules.
+/// Returns the program, as short as we can write it.
 pub(super) fn program(rules: &Rules<'_>) -> Result<Vec<sock_filter>> {
-    let mut program = newer::prefix(rules);
-    program.append(&mut export(&filter(rules)?)?);
+    let whole = whole(rules)?;
+    let program = compact(&whole).unwrap_or(whole);
     if program.len() > MAX_INSTRUCTIONS {
         return Err(Error::invalid(format!(
             "seccomp profile needs {} instructions, the kernel takes {MAX_INSTRUCTIONS}",
             program.len()
         )));
     }
+    Ok(program)
+}
+
+/// Returns the ENOSYS prefix if the profile calls for it, then what libseccomp makes of the rules.
+pub(super) fn whole(rules: &Rules<'_>) -> Result<Vec<sock_filter>> {
+    let mut program = newer::prefix(rules);
+    program.append(&mut export(&filter(rules)?)?);
     Ok(program)
 }
 

@@ -7,6 +7,7 @@
 //! architecture. Numbers are given out nearly in order since Linux 5.1, which makes this a fair
 //! measure of its age.
 
+use super::instruction::{IF_ANY_BIT, IF_EQUAL, IF_GREATER, JUMP, LOAD, OFFSET_ARCH, OFFSET_NR, RETURN, plain};
 use super::{Rules, build::scmp_arch};
 use libc::sock_filter;
 use libseccomp::{ScmpAction, ScmpSyscall};
@@ -15,17 +16,6 @@ use oci_spec::runtime::Arch;
 /// Set in the numbers of x32, which shares its architecture with x86-64 (__X32_SYSCALL_BIT,
 /// asm/unistd.h).
 const X32_BIT: u32 = 1 << 30;
-/// Offsets in struct seccomp_data.
-const OFFSET_NR: u32 = 0;
-const OFFSET_ARCH: u32 = 4;
-
-const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
-const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-const IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
-const IF_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-
 /// The highest numbers that a profile mentions for one architecture of the kernel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Highest {
@@ -90,7 +80,7 @@ fn assemble(all: &[Highest]) -> Vec<sock_filter> {
     }
     let blocks: Vec<Vec<sock_filter>> = all.iter().map(block).collect();
     let mut remaining: usize = blocks.iter().map(Vec::len).sum();
-    let mut program = vec![instruction(LOAD, OFFSET_ARCH)];
+    let mut program = vec![plain(LOAD, OFFSET_ARCH)];
     for mut block in blocks {
         remaining -= block.len();
         // The last but one leaves for the filter, over its own return and the blocks that follow.
@@ -128,7 +118,7 @@ fn block(highest: &Highest) -> Vec<sock_filter> {
     let mut block = vec![
         // Skips the rest: the load, the tests, the exit and the return.
         sock_filter { code: IF_EQUAL, jt: 0, jf: tests.len() as u8 + 3, k: highest.audit },
-        instruction(LOAD, OFFSET_NR),
+        plain(LOAD, OFFSET_NR),
     ];
     for (index, (code, k, to)) in tests.iter().enumerate() {
         let exit = (tests.len() - index - 1) as u8;
@@ -138,13 +128,9 @@ fn block(highest: &Highest) -> Vec<sock_filter> {
         };
         block.push(sock_filter { code: *code, jt, jf: 0, k: *k });
     }
-    block.push(instruction(JUMP, 0));
-    block.push(instruction(RETURN, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+    block.push(plain(JUMP, 0));
+    block.push(plain(RETURN, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
     block
-}
-
-const fn instruction(code: u16, k: u32) -> sock_filter {
-    sock_filter { code, jt: 0, jf: 0, k }
 }
 
 /// The architecture that we are built for.
@@ -190,7 +176,7 @@ mod tests {
             highest(x86_64, None, Some(X32_BIT | 20)),
             highest(s390x, Some(30), None),
         ]);
-        program.push(instruction(RETURN, ALLOW));
+        program.push(plain(RETURN, ALLOW));
         for (audit, nr, expected) in [
             (Arch::ScmpArchAarch64 as u32, 10, ALLOW),
             (Arch::ScmpArchAarch64 as u32, 11, UNKNOWN),
