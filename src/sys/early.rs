@@ -121,7 +121,7 @@ unsafe extern "C" fn seal_early(stack: *const usize) {
     // SAFETY: the kernel puts argc, the arguments, null, the environment and null on a new program's stack.
     unsafe {
         let argv: *const *const u8 = stack.add(1).cast();
-        if may_enter(argv) && runs_from_overlay() == Some(false) {
+        if may_enter(argv) && is_on_restricted_overlay(EXE) == Ok(false) {
             execute_from_overlay(argv, argv.add(*stack + 1));
         }
     }
@@ -144,7 +144,7 @@ const HERE: usize = libc::AT_FDCWD as isize as usize;
 /// What the mount of the overlay is restricted to, and how statfs(2) shows it; the last is ST_NOSYMFOLLOW (5.14).
 const ATTRIBUTES: u64 =
     libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSYMFOLLOW;
-pub(super) const SHOWN: u64 = libc::ST_RDONLY | libc::ST_NOSUID | libc::ST_NODEV | 0x2000;
+const SHOWN: u64 = libc::ST_RDONLY | libc::ST_NOSUID | libc::ST_NODEV | 0x2000;
 
 /// The layer below the program's, since an overlay without an upper layer wants two. What it holds is never seen: the
 /// program is found in the layer above. In a user namespace it may have no mounts inside.
@@ -177,16 +177,19 @@ unsafe fn try_overlay(argv: *const *const u8, envp: *const *const u8) -> Option<
     None
 }
 
-/// Tells whether our program lies on an overlay with the restrictions of ours; main looks closer.
-unsafe fn runs_from_overlay() -> Option<bool> {
+/// Tells whether a path leads to an overlay with the restrictions of ours; fails as a system call does. main looks closer.
+pub(super) fn is_on_restricted_overlay(path: &core::ffi::CStr) -> Result<bool, isize> {
     let mut status = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: the path is a constant, and the kernel fills the structure if it reports success.
+    // SAFETY: the path is a C string, and the kernel fills the structure if it reports success.
     unsafe {
-        let done = call(libc::SYS_statfs, [EXE.as_ptr() as usize, status.as_mut_ptr() as usize, 0, 0, 0, 0]);
+        let done = call(libc::SYS_statfs, [path.as_ptr() as usize, status.as_mut_ptr() as usize, 0, 0, 0, 0]);
+        if done < 0 {
+            return Err(done);
+        }
         let status = status.as_ptr();
         // f_flags, which the libc crate hides among the spare fields, follows f_frsize.
-        let restricted = || (&raw const (*status).f_frsize).add(1).read() as u64 & SHOWN == SHOWN;
-        (done == 0).then(|| (*status).f_type == libc::OVERLAYFS_SUPER_MAGIC && restricted())
+        let restricted = (&raw const (*status).f_frsize).add(1).read() as u64 & SHOWN == SHOWN;
+        Ok(restricted && (*status).f_type == libc::OVERLAYFS_SUPER_MAGIC)
     }
 }
 

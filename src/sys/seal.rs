@@ -1,30 +1,16 @@
 //! The system calls of crate::seal: telling what we run from, a copy in memory that can be executed, and the execution
 //! of an image in our place.
 
-use super::early::{self, SHOWN};
+use super::early;
 use super::{Errno, Result, cvt};
 use nix::NixPath;
 use std::ffi::{CStr, CString};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Tells whether `path` leads to a file on an overlay with exactly the restrictions that
 /// [`super::early`] sets.
 pub fn is_on_restricted_overlay<P: NixPath + ?Sized>(path: &P) -> Result<bool> {
-    path.with_nix_path(|path| {
-        let mut flags = MaybeUninit::<libc::statvfs>::uninit();
-        // SAFETY: `path` is a borrowed C string and `flags` has room for the structure.
-        cvt(unsafe { libc::statvfs(path.as_ptr(), flags.as_mut_ptr()) }.into())?;
-        // SAFETY: the call succeeded, so libc has filled the whole structure.
-        if unsafe { flags.assume_init() }.f_flag & SHOWN != SHOWN {
-            return Ok(false);
-        }
-        let mut kind = MaybeUninit::<libc::statfs>::uninit();
-        // SAFETY: as above.
-        cvt(unsafe { libc::statfs(path.as_ptr(), kind.as_mut_ptr()) }.into())?;
-        // SAFETY: the call succeeded, so libc has filled the whole structure.
-        Ok(unsafe { kind.assume_init() }.f_type == libc::OVERLAYFS_SUPER_MAGIC)
-    })?
+    path.with_nix_path(early::is_on_restricted_overlay)?.map_err(|negative| Errno::from_raw(-negative as i32))
 }
 
 /// Makes an empty, sealable file in memory that may be executed.
