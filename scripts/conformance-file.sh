@@ -83,7 +83,15 @@ if [ -n "$mode" ]; then
     make_user
     open_way
 fi
+
+# Returns some time after all tests of the file have been told of. What one that failed has left may keep bats waiting.
+all_told() {
+    until [ -s "$tap" ] && [ "$(grep -c '^\(not \)\?ok ' "$tap")" = "$(sed -n 's/^1\.\.//p' "$tap")" ]; do sleep 1; done
+    sleep 10
+}
+
 # Many tests need a terminal, on which nobody types.
 mkfifo /run/nobody
 "${as[@]}" script --quiet --command "bats --formatter tap $file >$tap" /dev/null <>/run/nobody &
-wait $!
+all_told &
+wait -n
