@@ -2,8 +2,8 @@
 
 use super::state::State;
 use crate::error::{Context, Error, Result};
-use crate::plan::run_oci;
-use crate::sys::{fd, pidfd, signal};
+use crate::plan::{self, run_oci};
+use crate::sys::{command, fd, pidfd, signal};
 use oci_spec::runtime::Hook;
 use serde_json::json;
 use std::fs::File;
@@ -92,7 +92,7 @@ fn run_one(hook: &Hook, state: &State, status: &str) -> Result<()> {
     }
     // Without a list it has our environment, as with runc; an empty one is a list.
     if let Some(env) = hook.env() {
-        command.env_clear().envs(env.iter().filter_map(|entry| entry.split_once('=')));
+        command::set_environment(&mut command, plan::hooks::environment(env)?);
     }
     command.stdin(stdin).stdout(copy(&stdout)?).stderr(copy(&stderr)?);
     signal::unblock_in(&mut command);

@@ -1,6 +1,6 @@
 //! Hooks: what is executed, prepared for execve.
 
-use super::process::cstring;
+use super::process::{cstring, last_of_each_name};
 use crate::cstrings::CStringArray;
 use crate::error::Result;
 use oci_spec::runtime::Hook;
@@ -36,15 +36,20 @@ pub fn inheriting(hooks: Option<&Vec<Hook>>) -> Result<Vec<HookPlan>> {
 
 fn plan_one(hook: &Hook) -> Result<HookPlan> {
     let path = cstring(hook.path().as_os_str(), "hook path")?;
-    let mut args = strings(hook.args().as_deref())?;
+    let mut args = strings(hook.args().iter().flatten())?;
     if args.is_empty() {
         args.push(path.clone());
     }
-    let env = strings(hook.env().as_deref())?;
+    let env = environment(hook.env().as_deref().unwrap_or_default())?;
     let timeout = hook.timeout().and_then(|seconds| u32::try_from(seconds).ok()).filter(|&seconds| seconds > 0);
-    Ok(HookPlan { path, args: CStringArray::new(args), env: Some(CStringArray::new(env)), timeout })
+    Ok(HookPlan { path, args: CStringArray::new(args), env: Some(env), timeout })
 }
 
-fn strings(list: Option<&[String]>) -> Result<Vec<CString>> {
-    list.unwrap_or_default().iter().map(|text| cstring(text.as_ref(), "hook argument")).collect()
+/// Prepares the environment that a hook lists. Unlike a process's it is not checked: what has no `=` is passed on.
+pub fn environment(entries: &[String]) -> Result<CStringArray> {
+    Ok(CStringArray::new(strings(last_of_each_name(entries))?))
+}
+
+fn strings<'a>(list: impl IntoIterator<Item = &'a String>) -> Result<Vec<CString>> {
+    list.into_iter().map(|text| cstring(text.as_ref(), "hook argument")).collect()
 }

@@ -215,21 +215,29 @@ fn terminal(process: &Process, around: &Surroundings) -> TerminalPlan {
     TerminalPlan { size: around.terminal_size.or_else(asked), relayed: around.relayed }
 }
 
-/// The environment as runc passes it: of entries with one name the last counts, in its own place.
 fn environment(entries: &[String]) -> Result<Vec<CString>> {
-    let mut kept: Vec<&String> = Vec::with_capacity(entries.len());
-    for (at, entry) in entries.iter().enumerate() {
-        let name = entry.split_once('=').map(|(name, _)| name);
-        let name = name.ok_or_else(|| Error::invalid("invalid environment variable: missing '='"))?;
-        if name.is_empty() {
-            return Err(Error::invalid("invalid environment variable: name cannot be empty"));
-        }
-        let again = |later: &String| later.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
-        if !entries[at + 1..].iter().any(again) {
-            kept.push(entry);
+    for entry in entries {
+        match entry.find('=') {
+            None => return Err(Error::invalid("invalid environment variable: missing '='")),
+            Some(0) => return Err(Error::invalid("invalid environment variable: name cannot be empty")),
+            Some(_) => {}
         }
     }
-    kept.into_iter().map(|entry| cstring(entry.as_ref(), "invalid environment variable:")).collect()
+    let kept = last_of_each_name(entries);
+    kept.map(|entry| cstring(entry.as_ref(), "invalid environment variable:")).collect()
+}
+
+/// Returns an environment as Go passes it on for runc: of entries with one name the last counts, in its own place; those
+/// without a `=` stay, unless they are empty.
+pub(super) fn last_of_each_name(entries: &[String]) -> impl Iterator<Item = &String> {
+    let counts = |at: usize, entry: &String| match entry.split_once('=') {
+        Some((name, _)) => {
+            let again = |later: &String| later.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
+            !entries[at + 1..].iter().any(again)
+        }
+        None => !entry.is_empty(),
+    };
+    entries.iter().enumerate().filter(move |&(at, entry)| counts(at, entry)).map(|(_, entry)| entry)
 }
 
 /// Where the program may be: as Go's exec.LookPath, a name with a slash is a path, another is looked for in PATH.

@@ -143,6 +143,24 @@ fn a_hook_outside_without_an_environment_has_the_runtimes() {
 }
 
 #[test]
+fn a_hooks_environment_is_passed_on_as_it_is_listed() {
+    requires!(root);
+    ours_only!("runc has no annotation for what hooks write");
+    let c = noting(Bundle::sleep());
+    let file = c.path().join("source").join("environment").to_str().unwrap().to_owned();
+    let c = c.with(|config| {
+        config["annotations"] = json!({"run.oci.hooks.stdout": file});
+        // Of two with one name the last counts, and what has no name comes along.
+        let env = ["B=1", "BARE", "", "A=b", "B=2", "=x", "BARE"];
+        let hook = json!({"path": "/bin/cat", "args": ["cat", "/proc/self/environ"], "env": env});
+        config["hooks"] = KINDS.iter().map(|kind| ((*kind).to_owned(), json!([hook]))).collect();
+    });
+    let c = c.start();
+    c.cmd(&["delete", "--force", c.id()]).ok();
+    assert_eq!(note(&c, "environment"), "BARE\0A=b\0B=2\0=x\0BARE\0".repeat(KINDS.len()));
+}
+
+#[test]
 fn a_hook_that_cannot_be_executed_is_told_with_its_path() {
     requires!(root);
     ours_only!("runc 1.1 runs poststart hooks at create");
