@@ -147,6 +147,23 @@ impl Cgroup {
         Ok(CgroupPlan { unit: Some(unit), ..update(&self.directories, Some(&rounded(resources)))? })
     }
 
+    /// Returns the plan that takes back what `plan` is about to change, with the values that its files have now; nothing
+    /// where systemd sets them too, which has to be told in its own words.
+    pub fn current(&self, plan: &CgroupPlan) -> Option<CgroupPlan> {
+        let writes = || plan.writes.iter().filter_map(|write| self.read(write)).collect();
+        (self.driver == Driver::Cgroupfs).then(|| CgroupPlan { writes: writes(), ..plan.clone() })
+    }
+
+    /// Returns the write that leaves a file as it is, if it is there and can be read.
+    fn read(&self, write: &Write) -> Option<Write> {
+        let path = self.directory(&write.controller)?.path.join(&write.file);
+        match (file::read(&path), &write.refusal) {
+            (Ok(value), _) => Some(Write { value: value.trim_end().to_owned(), ..write.clone() }),
+            (Err(Errno::ENOENT), Refusal::Otherwise(other)) => self.read(other),
+            _ => None,
+        }
+    }
+
     /// Writes one limit; says no if it has to be tried again later.
     fn write(&self, write: &Write) -> Result<bool> {
         let Some(directory) = self.directory(&write.controller) else {

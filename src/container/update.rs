@@ -28,12 +28,14 @@ impl Container {
         let cgroup = self.state.cgroup.clone();
         let had_shares = self.state.rdt.is_some();
         let undo = self.share(shares)?;
-        let changed = apply(&cgroup, &after).and_then(|()| {
+        let new = plan(&cgroup, &after)?;
+        let back = cgroup.current(&new).map_or_else(|| plan(&cgroup, &before), Ok)?;
+        let changed = cgroup.apply(&new).and_then(|()| {
             config["linux"]["resources"] = after;
             self.dir.replace_config(config.to_string().as_bytes())?;
             if self.state.rdt.is_some() == had_shares { Ok(()) } else { self.dir.save(&self.state) }
         });
-        changed.inspect_err(|_| set_back(&cgroup, &before))?;
+        changed.inspect_err(|_| set_back(&cgroup, back))?;
         undo.disarm();
         Ok(())
     }
@@ -46,16 +48,10 @@ fn plan(cgroup: &Cgroup, resources: &Value) -> Result<CgroupPlan> {
     }
 }
 
-/// Puts limits in force.
-fn apply(cgroup: &Cgroup, limits: &Value) -> Result<()> {
-    cgroup.apply(&plan(cgroup, limits)?)
-}
-
-/// Takes back what was written before something was refused, as far as it was limited at all: without a check, since
-/// those limits were in force until now.
-fn set_back(cgroup: &Cgroup, before: &Value) {
-    let restored = plan(cgroup, before).and_then(|plan| cgroup.apply(&CgroupPlan { usage_check: None, ..plan }));
-    if let Err(err) = restored {
+/// Takes back what was written before something was refused: without a check, since those limits were in force until
+/// now.
+fn set_back(cgroup: &Cgroup, before: CgroupPlan) {
+    if let Err(err) = cgroup.apply(&CgroupPlan { usage_check: None, ..before }) {
         log::warn!("limits could not all be set back: {err}");
     }
 }
@@ -153,9 +149,12 @@ mod tests {
 
     /// A directory with the files of a cgroup that has 300 bytes in use; a limit of cpu time fails, for lack of a file.
     fn cgroup(dir: &std::path::Path) -> Cgroup {
-        for (file, text) in
-            [("cgroup.controllers", "cpu memory pids"), ("memory.current", "300"), ("memory.max", ""), ("pids.max", "")]
-        {
+        for (file, text) in [
+            ("cgroup.controllers", "cpu memory pids"),
+            ("memory.current", "300"),
+            ("memory.max", "200\n"),
+            ("pids.max", "max\n"),
+        ] {
             std::fs::write(dir.join(file), text).unwrap();
         }
         let directory = json!({"version": "v2", "controllers": ["cpu", "memory", "pids"], "mount": dir, "path": dir});
@@ -166,15 +165,19 @@ mod tests {
     #[test]
     fn limits_are_set_back_whatever_is_in_use() {
         let dir = tempfile::tempdir().unwrap();
-        let before = json!({"memory": {"limit": 200, "checkBeforeUpdate": true}, "pids": {"limit": 7}});
-        let after = json!({"memory": {"limit": 400}, "pids": {"limit": 5}, "cpu": {"shares": 9}});
+        let limits = |limit: u64| json!({"memory": {"limit": limit, "checkBeforeUpdate": true}});
+        let mut after = limits(400);
+        merge(&mut after, json!({"pids": {"limit": 5}, "cpu": {"shares": 9}}));
         let cgroup = cgroup(dir.path());
-        let err = apply(&cgroup, &after).unwrap_err();
+        let new = plan(&cgroup, &after).unwrap();
+        let back = cgroup.current(&new).unwrap();
+        let err = cgroup.apply(&new).unwrap_err();
         assert!(err.to_string().contains("cpu.weight"), "{err}");
-        set_back(&cgroup, &before);
         let file = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
-        assert_eq!((file("memory.max"), file("pids.max")), ("200".to_owned(), "7".to_owned()));
-        let err = apply(&cgroup, &before).unwrap_err();
+        assert_eq!((file("memory.max"), file("pids.max")), ("400\n".to_owned(), "5ax\n".to_owned()));
+        set_back(&cgroup, back);
+        assert_eq!((file("memory.max"), file("pids.max")), ("200\n".to_owned(), "max\n".to_owned()));
+        let err = cgroup.apply(&plan(&cgroup, &limits(200)).unwrap()).unwrap_err();
         assert_eq!(err.to_string(), "rejecting memory limit 200 <= usage 300");
     }
 }

@@ -184,9 +184,18 @@ fn what_was_written_is_taken_back_when_the_kernel_refuses_the_rest() {
     requires!(root, cgroup_v1);
     ours_only!("runc 1.1 leaves what was written");
     let c = limited(Layout::Host, json!({"pids": {"limit": 20}, "cpu": {"quota": 20_000}}));
-    let refused = update(&c, &["--pids-limit", "5", "--cpu-period", "1"]).exits(1);
-    refused.stderr_contains("cpu.cfs_period_us");
+    let refuse = |c: &Runtime, options: &[&str]| {
+        let refused = update(c, &[options, &["--cpu-period", "1"]].concat()).exits(1);
+        refused.stderr_contains("cpu.cfs_period_us");
+    };
+    refuse(&c, &["--pids-limit", "5"]);
     limits(&c, &[("pids.max", "20"), ("cpu.cfs_quota_us", "20000")]);
+    // Also what was not limited before, or was so by somebody else.
+    fs::write(c.cgroup("memory").join("memory.soft_limit_in_bytes"), "40M").unwrap();
+    let memory = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"].map(|file| (file, c.limit("memory", file)));
+    refuse(&c, &["--memory", "32M", "--memory-swap", "64M", "--memory-reservation", "16M", "--cpu-share", "300"]);
+    limits(&c, &memory.each_ref().map(|(file, value)| (*file, value.as_str())));
+    limits(&c, &[("memory.soft_limit_in_bytes", "41943040"), ("cpu.shares", "1024")]);
     update(&c, &["--cpu-share", "300"]).ok();
     limits(&c, &[("pids.max", "20"), ("cpu.shares", "300"), ("cpu.cfs_period_us", "100000")]);
 }
