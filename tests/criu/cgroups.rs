@@ -155,6 +155,40 @@ fn modes_restore_more_or_less_of_them_on_v2() {
 }
 
 #[test]
+fn processes_come_back_below_the_cgroup_that_is_limited() {
+    requires!(root, criu, cgroup_v2);
+    ours_only!("the annotation is crun's");
+    let bundle = || {
+        let bundle = Bundle::sh(COUNTER).layout(Layout::V2).namespace("cgroup", None);
+        bundle.with(|config| {
+            config["annotations"] = json!({"run.oci.delegate-cgroup": "/inner/most"});
+            config["linux"]["resources"] = json!({"unified": {"cgroup.max.descendants": "66"}});
+        })
+    };
+    for mode in ["soft", "full", "ignore"] {
+        let c = Checkpointed::run(bundle());
+        c.checkpoint(&["--manage-cgroups-mode", mode]).ok();
+        c.runtime.leaves_nothing();
+        let clone = Checkpointed::of(bundle());
+        clone.restore(&["--manage-cgroups-mode", mode, "--image-path", c.images().to_str().unwrap()]).ok();
+        clone.counts();
+        let outer = clone.runtime.cgroup("");
+        let read = |file: &str| fs::read_to_string(outer.join(file)).unwrap();
+        assert_eq!(read("cgroup.max.descendants").trim(), "66", "{mode}");
+        let members = read("inner/most/cgroup.procs");
+        assert!(members.lines().any(|pid| pid == clone.runtime.pid().to_string()), "{mode}: {members}");
+        assert_eq!(read("cgroup.procs") + &read("inner/cgroup.procs"), "", "{mode}");
+        // Also what exec adds; the namespace, which CRIU leaves to the other modes, has that one on top.
+        let seen = clone.runtime.exec_sh("cat /proc/1/cgroup /proc/self/cgroup | grep ^0::").ok();
+        let there = if mode == "ignore" { format!("0::/{}/inner/most", clone.runtime.id()) } else { "0::/".to_owned() };
+        seen.prints(&format!("{there}\n{there}"));
+        c.runtime.leaves_nothing();
+        clone.runtime.cmd(&["delete", "--force", clone.runtime.id()]).ok();
+        clone.runtime.leaves_nothing();
+    }
+}
+
+#[test]
 fn a_mode_that_cannot_be_is_one_line() {
     requires!(root, criu, cgroup_v1);
     ours_only!("runc 1.1 restores without the mode");
