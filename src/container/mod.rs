@@ -44,6 +44,7 @@ mod spawn;
 mod start;
 pub mod state;
 mod streams;
+mod symlinks;
 mod terminal;
 mod tools;
 mod trees;
