@@ -209,7 +209,7 @@ impl Making<'_> {
     fn descriptors(&self, plan: &InitPlan, streams: &mut Streams) -> Result<(Descriptors, Outside)> {
         let (mut descriptors, handshake) = spawn::descriptors(plan, streams)?;
         descriptors.rootfs = trees::rootfs(plan)?;
-        descriptors.trees = trees::mounts(plan)?;
+        descriptors.trees = trees::mounts(plan, descriptors.rootfs.is_some())?;
         descriptors.exec_fifo = if self.options.start { None } else { Some(self.make_fifo()?) };
         descriptors.creating_state = state_file(!plan.create_container.is_empty())?;
         descriptors.created_state = state_file(!plan.start_container.is_empty())?;

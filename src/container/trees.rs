@@ -12,7 +12,7 @@ use crate::plan::namespaces::Kind;
 use crate::plan::process::cstring;
 use crate::plan::{InitPlan, RootfsPlan};
 use crate::sys::mount::{self, Attributes};
-use crate::sys::{self, path};
+use crate::sys::{self, Errno, path};
 use nix::fcntl::OFlag;
 use nix::libc;
 use std::ffi::CStr;
@@ -21,19 +21,21 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Returns the tree of the root file system where the inside may not reach its path: the root of a user namespace has no
 /// power over the directories on the way.
 pub fn rootfs(plan: &InitPlan) -> Result<Option<OwnedFd>> {
+    if !plan.namespaces.in_userns || plan.namespaces.joins(Kind::Mount) || !nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
     let source = &plan.rootfs.source;
-    let attempt = || format!("open rootfs {}", source.to_string_lossy());
-    goes_before(plan).then(|| detached(source, true).context(attempt)).transpose()
+    match detached(source, true) {
+        // Who is root in a user namespace without a mount namespace (unshare --map-root-user) is nobody's root here.
+        Err(Errno::EPERM) => Ok(None),
+        other => other.map(Some).context(|| format!("open rootfs {}", source.to_string_lossy())),
+    }
 }
 
-/// Says whether the outside reaches more than a user namespace's root does, and the same mounts.
-fn goes_before(plan: &InitPlan) -> bool {
-    plan.namespaces.in_userns && !plan.namespaces.joins(Kind::Mount) && nix::unistd::geteuid().is_root()
-}
-
-/// Returns the trees of those mounts that are made outside, by the mounts' index.
-pub fn mounts(plan: &InitPlan) -> Result<Vec<Option<OwnedFd>>> {
-    let (mut users, goes_before) = (Users::default(), goes_before(plan));
+/// Returns the trees of those mounts that are made outside, by the mounts' index: all bind mounts if the root file system
+/// `goes_before`.
+pub fn mounts(plan: &InitPlan, goes_before: bool) -> Result<Vec<Option<OwnedFd>>> {
+    let mut users = Users::default();
     let make = |step: &MountStep| match &step.action {
         _ if plan.is_source_inside(step) => Ok(None),
         MountAction::Bind { source, recursive, .. } if goes_before || step.ids.is_some() => {

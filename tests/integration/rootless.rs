@@ -266,12 +266,13 @@ fn a_map_of_more_ids_is_written_by_setuid_programs() {
     c.leaves_nothing();
 }
 
-/// Returns a command that becomes the command after it, as the root of a user namespace that the user has made.
-fn become_root_of_a_namespace() -> Command {
+/// Returns a command that becomes the command after it, as the root of a user namespace that the user has made, and of
+/// others beside it.
+fn become_root_of_a_namespace(others: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
     let user = USER.to_string();
     command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
-    command.args(["unshare", "--user", "--map-root-user", "--mount"]);
+    command.args(["unshare", "--user", "--map-root-user"]).args(others);
     command
 }
 
@@ -280,7 +281,9 @@ fn the_root_of_a_users_namespace_has_containers() {
     requires!(root);
     // As Podman does it: the runtime has become root in a namespace that somebody without privilege has made.
     let script = "id -u; cat /proc/self/uid_map; head -c 2 /dev/zero | wc -c; cat /from/file";
-    for nested in [false, true] {
+    // Without a mount namespace of its own, it may only mount in those of its containers.
+    let mounts: &[&str] = &["--mount"];
+    for (nested, others) in [(false, mounts), (false, &[]), (true, mounts), (true, &[])] {
         let bundle = Bundle::sh(script).rootless(USER).prepare(|dir| {
             fs::create_dir(dir.join("source")).unwrap();
             fs::write(dir.join("source/file"), "read").unwrap();
@@ -296,7 +299,7 @@ fn the_root_of_a_users_namespace_has_containers() {
             }),
         });
         let run = c.command(&["run", "--bundle", c.bundle().path().to_str().unwrap(), c.id()]);
-        let mut in_namespace = become_root_of_a_namespace();
+        let mut in_namespace = become_root_of_a_namespace(others);
         in_namespace.arg(run.get_program()).args(run.get_args());
         let outside = if nested { 0 } else { USER };
         let output = c.output_of(in_namespace).ok();
@@ -320,7 +323,7 @@ fn who_has_mounted_a_file_system_may_map_its_ids() {
     let c = Runtime::new(bundle.prepare(|dir| fs::create_dir(dir.join("source")).unwrap()));
     let run = c.command(&["run", "--bundle", c.bundle().path().to_str().unwrap(), c.id()]);
     let script = "mount -t tmpfs tmpfs source; exec \"$@\"";
-    let mut with_tmpfs = become_root_of_a_namespace();
+    let mut with_tmpfs = become_root_of_a_namespace(&["--mount"]);
     with_tmpfs.current_dir(c.bundle().path()).args(["sh", "-ec", script, "sh"]);
     with_tmpfs.arg(run.get_program()).args(run.get_args());
     c.output_of(with_tmpfs).ok().prints("0:0");
