@@ -230,10 +230,13 @@ impl Cgroup {
     /// to use them.
     pub fn remove(&self) -> Result<()> {
         let stopped = match &self.driver {
-            Driver::Cgroupfs => Ok(()),
+            Driver::Cgroupfs => Ok(true),
             Driver::Systemd { unit, is_user } => systemd::stop(unit, *is_user),
         };
-        processes::remove(self).and(stopped)
+        if matches!(stopped, Ok(false)) {
+            processes::wait_for_systemd(self);
+        }
+        processes::remove(self).and(stopped.map(drop))
     }
 
     /// Removes the cgroup if there is nothing in it, as after the usual end of a container: the kernel knows that without

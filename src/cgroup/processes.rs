@@ -17,6 +17,9 @@ const ROUNDS: u32 = 100;
 /// How long the directories of a cgroup may take to become free, all together.
 const REMOVAL_LIMIT: Duration = Duration::from_millis(1500);
 
+/// How long a systemd that is not to be reached may take to remove an empty scope, if there is one.
+const SYSTEMD_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Collects the processes of a cgroup. One that is not there has none.
 pub(super) fn list(path: &Path, recursive: bool, pids: &mut Vec<i32>) -> Result<()> {
     let mut name = path.join("cgroup.procs");
@@ -119,6 +122,16 @@ fn send_until_none_is_left(cgroup: &Cgroup, signal: i32) -> Result<()> {
         sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// Waits until systemd, which could not be told, has seen by itself that a scope is empty, and removed it. It looks into
+/// a file of the cgroup for that: were that gone before, the unit would stay for ever.
+pub(super) fn wait_for_systemd(cgroup: &Cgroup) {
+    let until = Instant::now() + SYSTEMD_PATIENCE;
+    let its_own = cgroup.directory("").or_else(|| cgroup.directory("name=systemd"));
+    while its_own.is_some_and(|directory| directory.path.exists()) && Instant::now() < until {
+        sleep(Duration::from_millis(5));
+    }
 }
 
 /// Removes the directories of a cgroup, as many as can be; returns the first failure.

@@ -111,11 +111,11 @@ pub(super) fn attach(unit: &str, is_user: bool, below: &Path, pid: i32) -> Resul
     attached.map_err(|err| err.into_error().context(format!("unable to attach process {pid} to unit {unit:?}")))
 }
 
-/// Ends a unit and forgets it. A systemd that is not there any more has no units.
-pub(super) fn stop(name: &str, is_user: bool) -> Result<()> {
+/// Ends a unit and forgets it; says no where there is no systemd to be found, which is no failure.
+pub(super) fn stop(name: &str, is_user: bool) -> Result<bool> {
     let gone = |failure: Failure| {
         log::debug!("{}", failure.into_error());
-        Ok(())
+        Ok(false)
     };
     let first = match Systemd::connect(is_user) {
         Err(failure) if !failure.is_closed() => return gone(failure),
@@ -123,7 +123,8 @@ pub(super) fn stop(name: &str, is_user: bool) -> Result<()> {
     };
     match ask_again(first, &|| Systemd::connect(is_user), |systemd| systemd.stop(name)) {
         Err(failure) if failure.is_closed() => gone(failure),
-        other => other.map_err(|failure| failure.into_error().context(format!("unable to stop unit {name:?}"))),
+        Err(failure) => Err(failure.into_error().context(format!("unable to stop unit {name:?}"))),
+        Ok(()) => Ok(true),
     }
 }
 

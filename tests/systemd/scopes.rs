@@ -2,10 +2,13 @@
 
 use crate::host::{Host, Kind};
 use crate::support::{Bundle, Layout, Runtime, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 #[test]
 fn a_container_has_a_scope_in_its_slice() {
@@ -182,7 +185,17 @@ fn a_container_is_deleted_also_where_no_systemd_is_to_be_found() {
     let started = host.inside(&format!("dbus-daemon --session --address={bus} --fork --nopidfile --print-pid")).ok();
     let delete = c.runtime.command(&["delete", "--force", c.runtime.id()]);
     let delete = without_own_socket(&delete, &format!("export DBUS_SYSTEM_BUS_ADDRESS={bus}"));
-    let deleted = c.runtime.output_of(delete);
+    // There is one that nobody can tell: it gets the time to see by itself that its unit has ended.
+    let Layout::Of(first) = host.layout() else { unreachable!("it is a process") };
+    let send = |signal| kill(Pid::from_raw(first.try_into().unwrap()), signal).unwrap();
+    send(Signal::SIGSTOP);
+    let deleted = std::thread::scope(|threads| {
+        threads.spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            send(Signal::SIGCONT);
+        });
+        c.runtime.output_of(delete)
+    });
     host.inside(&format!("kill {}", started.text().trim())).ok();
     deleted.ok();
     c.leaves_nothing();
