@@ -136,7 +136,7 @@ impl Cgroup {
         match (file::write(&place.join("cgroup.procs"), &pid.to_string()), &self.driver) {
             (Err(errno), Driver::Systemd { unit, is_user: true }) if is_permission(errno) => {
                 let below = place.iter().skip_while(|name| *name != unit.as_str()).skip(1);
-                systemd::attach(unit, true, &Path::new("/").join(below.collect::<PathBuf>()), pid)
+                systemd::attach(unit, &Path::new("/").join(below.collect::<PathBuf>()), pid)
             }
             (Err(errno), _) if self.lenient && is_permission(errno) => Ok(()),
             (other, _) => other.context(|| format!("add process {pid} to cgroup {}", place.display())),

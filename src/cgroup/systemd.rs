@@ -105,9 +105,9 @@ pub(super) fn change(unit: &Unit) -> Result<()> {
     changed.map_err(|err| err.into_error().context(format!("unable to set properties of unit {:?}", unit.name)))
 }
 
-/// Moves a process into the cgroup of a unit, or into one below it.
-pub(super) fn attach(unit: &str, is_user: bool, below: &Path, pid: i32) -> Result<()> {
-    let attached = ask(is_user, |systemd| systemd.attach(unit, below, pid));
+/// Moves a process into the cgroup of a unit of the user's, or into one below it.
+pub(super) fn attach(unit: &str, below: &Path, pid: i32) -> Result<()> {
+    let attached = ask(true, |systemd| systemd.attach(unit, below, pid));
     attached.map_err(|err| err.into_error().context(format!("unable to attach process {pid} to unit {unit:?}")))
 }
 

@@ -49,7 +49,6 @@ impl Container {
             Status::Paused if !options.ignore_paused => {
                 return refuse("cannot exec in a paused container (use --ignore-paused to override)");
             }
-            Status::Running => self.wait_for_program(),
             _ => {}
         }
         spec::validate::process(process)?;
@@ -125,16 +124,6 @@ impl Container {
         })
     }
 
-    /// Waits until init may be looked at: for who has no privilege not before it has executed its program, if it has
-    /// joined namespaces (prctl(2), PR_SET_DUMPABLE).
-    fn wait_for_program(&self) {
-        let name = format!("/proc/{}/ns/user", self.state.pid);
-        let until = Instant::now() + PROGRAM_PATIENCE;
-        while stat(name.as_str()) == Err(Errno::EACCES) && Instant::now() < until {
-            sleep(Duration::from_millis(1));
-        }
-    }
-
     /// Returns which namespaces of init are not the ones that we are in.
     fn namespaces_to_join(&self) -> Result<NamespacePlan> {
         let mut plan = NamespacePlan { joiner: true, ..NamespacePlan::default() };
@@ -142,13 +131,32 @@ impl Container {
             let name = kind.proc_name();
             // A kernel without this kind of namespace has no file for it.
             let Some(ours) = namespace(&format!("/proc/self/ns/{name}"))? else { continue };
-            let theirs = namespace(&format!("/proc/{}/ns/{name}", self.state.pid))?.ok_or_else(stopped)?;
+            let theirs = self.namespace_of_init(name)?;
             if ours != theirs {
                 plan.join_process |= kind.flag();
             }
         }
         plan.in_userns = plan.join_process & Kind::User.flag() != 0;
         Ok(plan)
+    }
+
+    /// Returns the number of a namespace of init's, once that may be looked at: by who has no privilege not before it has
+    /// executed its program, if it has joined namespaces (prctl(2), PR_SET_DUMPABLE). Until it is started nobody waits.
+    fn namespace_of_init(&self, name: &str) -> Result<u64> {
+        let name = format!("/proc/{}/ns/{name}", self.state.pid);
+        let until = Instant::now() + PROGRAM_PATIENCE;
+        loop {
+            match namespace(&name) {
+                Err(err)
+                    if err.kind() == ErrorKind::System(Errno::EACCES)
+                        && Instant::now() < until
+                        && self.status()? == Status::Running =>
+                {
+                    sleep(Duration::from_millis(1));
+                }
+                other => return other?.ok_or_else(stopped),
+            }
+        }
     }
 
     fn cgroup_for(&self, options: &ExecOptions) -> Result<Cgroup> {

@@ -5,7 +5,8 @@ use super::rootfs::{flags, make_parent_private};
 use crate::plan::step::Step;
 use crate::plan::{RootChange, RootfsPlan};
 use crate::sys::mount::{self, Attributes};
-use crate::sys::{self, Errno, path};
+use crate::sys::path::{self, PathBuffer};
+use crate::sys::{self, Errno};
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::mount::MsFlags;
@@ -20,7 +21,7 @@ pub fn change_root(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
         RootChange::Move(places) => {
             places.iter().try_for_each(|place| hide(place)).at(Step::PivotRoot)?;
             // What is shared has the host's root covered too.
-            make_parent_private(b"/").at(Step::PivotRoot)?;
+            PathBuffer::of(c"/").and_then(make_parent_private).at(Step::PivotRoot)?;
             mount::move_here_to_root().at(Step::PivotRoot)?;
             chroot_here().at(Step::PivotRoot)?;
         }
@@ -51,8 +52,9 @@ fn hide(place: &CStr) -> sys::Result<()> {
         Err(Errno::ENOENT | Errno::EINVAL) => return Ok(()),
         other => other?,
     }
-    let name = place.to_bytes();
-    make_parent_private(&name[..name.iter().rposition(|&byte| byte == b'/').unwrap_or(0)])?;
+    let mut above = PathBuffer::of(place)?;
+    above.shorten()?;
+    make_parent_private(above)?;
     match mount::detach(place) {
         Err(Errno::EINVAL | Errno::EPERM) => {
             let place = path::open(place, OFlag::O_PATH)?;

@@ -14,7 +14,7 @@ use crate::plan::mounts::{MountAction, MountStep};
 use crate::plan::step::Step;
 use crate::plan::{RootChange, RootfsPlan};
 use crate::sys::mount::{self, Attributes};
-use crate::sys::path::{self, Missing};
+use crate::sys::path::{self, Missing, PathBuffer};
 use crate::sys::{self, Errno, statx};
 use nix::fcntl::OFlag;
 use nix::libc;
@@ -50,7 +50,7 @@ pub fn mount_root(plan: &RootfsPlan, with: &Descriptors) -> Result<OwnedFd> {
     let tree = mount::clone_tree(place.as_fd(), true).at(Step::Rootfs)?;
     mount::set_attributes(tree.as_fd(), private, false).at(Step::Rootfs)?;
     if inherited.kind == libc::MS_SHARED && !is_hosts {
-        make_parent_private(plan.source.to_bytes()).at(Step::Propagation)?;
+        PathBuffer::of(&plan.source).and_then(make_parent_private).at(Step::Propagation)?;
     }
     mount::attach(tree.as_fd(), place.as_fd()).at(Step::Rootfs)?;
     Ok(tree)
@@ -59,19 +59,14 @@ pub fn mount_root(plan: &RootfsPlan, with: &Descriptors) -> Result<OwnedFd> {
 /// Makes the mount that holds a path private: only a path that is a mount point takes that, so each parent is tried in
 /// turn.
 #[inline(never)]
-pub fn make_parent_private(held: &[u8]) -> sys::Result<()> {
-    let mut buffer = [0u8; libc::PATH_MAX as usize];
-    let mut len = held.len();
-    buffer.get_mut(..len).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(held);
+pub fn make_parent_private(mut held: PathBuffer) -> sys::Result<()> {
     loop {
-        let path = CStr::from_bytes_until_nul(&buffer).unwrap_or(c"/");
-        let path = if path.is_empty() { c"/" } else { path };
-        match mount::set_propagation(path, MsFlags::MS_PRIVATE) {
-            Err(Errno::EINVAL) if len > 0 => {}
+        let path = held.as_cstr();
+        let is_root = path.is_empty();
+        match mount::set_propagation(if is_root { c"/" } else { path }, MsFlags::MS_PRIVATE) {
+            Err(Errno::EINVAL) if !is_root => held.shorten()?,
             other => return other,
         }
-        len = buffer.iter().take(len).rposition(|&b| b == b'/').unwrap_or(0);
-        buffer[len..].fill(0);
     }
 }
 

@@ -176,7 +176,13 @@ pub struct PathBuffer {
 impl PathBuffer {
     const EMPTY: Self = Self { bytes: [0; libc::PATH_MAX as usize], len: 0 };
 
-    /// Takes a path, without slashes at its end.
+    /// Returns one with a path, without slashes at its end.
+    pub fn of(path: &CStr) -> Result<Self> {
+        let mut buffer = Self::EMPTY;
+        buffer.hold(path)?;
+        Ok(buffer)
+    }
+
     fn hold(&mut self, path: &CStr) -> Result<&mut Self> {
         self.replace(0..self.len, path.to_bytes())?;
         Ok(self)
@@ -185,6 +191,11 @@ impl PathBuffer {
     /// Returns the path.
     pub fn as_cstr(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    }
+
+    /// Takes the final name off.
+    pub fn shorten(&mut self) -> Result<()> {
+        self.replace(self.name(), b"")
     }
 
     /// Puts `text` in the place of a part, and takes slashes off the end.
