@@ -81,7 +81,7 @@ machine: build ## tests that need another kernel, in an emulated machine (root; 
 	: "$${TESTS:?cargo has not said where the tests are}"; \
 	mkdir -p $(TARGET)/$(HOST)/tmp; \
 	scripts/machine.sh $(TARGET)/machine $(BIN) $$TESTS $(TARGET)/$(HOST)/tmp tests/programs tests/support tests/systemd -- \
-		env STRICT=1 STASIS_BIN=$(BIN) sh -c 'for tests; do "$$tests" --test-threads=1 $(or $(TEST),by_stages on_v2_limits scope apparmor) || exit; done' sh $$TESTS
+		env STRICT=1 STASIS_BIN=$(BIN) sh -c 'for tests; do "$$tests" --test-threads=1 $(or $(TEST),by_stages on_v2_limits users scope apparmor) || exit; done' sh $$TESTS
 
 # The suite's own programs, in Rust, are an example of the crate.
 conformance: setup-test build ## runc's integration suite (root): RUNTIME=runc or crun instead of ours, LAYOUT=hybrid, v1 or v2, MODE=rootless[-idmap][-cgroup], FILES
