@@ -27,16 +27,18 @@ pub fn plan(hooks: Option<&Vec<Hook>>) -> Result<Vec<HookPlan>> {
 /// Prepares hooks that have the environment of the container's process unless they list one of their own. The
 /// specification does not say so; startContainer hooks have always had it from runc.
 pub fn inheriting(hooks: Option<&Vec<Hook>>) -> Result<Vec<HookPlan>> {
-    let mut hooks = plan(hooks)?;
-    for hook in &mut hooks {
-        hook.env.take_if(|env| env.strings().is_empty());
+    let mut planned = plan(hooks)?;
+    for (hook, planned) in hooks.into_iter().flatten().zip(&mut planned) {
+        if hook.env().as_ref().is_none_or(Vec::is_empty) {
+            planned.env = None;
+        }
     }
-    Ok(hooks)
+    Ok(planned)
 }
 
 fn plan_one(hook: &Hook) -> Result<HookPlan> {
     let path = cstring(hook.path().as_os_str(), "hook path")?;
-    let mut args = strings(hook.args().iter().flatten())?;
+    let mut args = strings(hook.args().iter().flatten(), "hook argument")?;
     if args.is_empty() {
         args.push(path.clone());
     }
@@ -47,9 +49,40 @@ fn plan_one(hook: &Hook) -> Result<HookPlan> {
 
 /// Prepares the environment that a hook lists. Unlike a process's it is not checked: what has no `=` is passed on.
 pub fn environment(entries: &[String]) -> Result<CStringArray> {
-    Ok(CStringArray::new(strings(last_of_each_name(entries))?))
+    Ok(CStringArray::new(strings(last_of_each_name(entries), "hook environment variable")?))
 }
 
-fn strings<'a>(list: impl IntoIterator<Item = &'a String>) -> Result<Vec<CString>> {
-    list.into_iter().map(|text| cstring(text.as_ref(), "hook argument")).collect()
+fn strings<'a>(list: impl IntoIterator<Item = &'a String>, what: &str) -> Result<Vec<CString>> {
+    list.into_iter().map(|text| cstring(text.as_ref(), what)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_a_hook_that_lists_nothing_has_the_environment_of_the_process() {
+        let hooks: Vec<Hook> =
+            serde_json::from_value(json!([{"path": "/a"}, {"path": "/a", "env": []}, {"path": "/a", "env": [""]}]))
+                .unwrap();
+        let environments = inheriting(Some(&hooks)).unwrap().into_iter().map(|hook| hook.env);
+        let count = |env: Option<CStringArray>| env.map(|env| env.strings().len());
+        assert_eq!(environments.map(count).collect::<Vec<_>>(), [None, None, Some(0)]);
+    }
+
+    #[test]
+    fn a_name_may_begin_with_an_equals_sign() {
+        let listed = ["=A=1", "=B=2", "=A=3", "=x", "=y"].map(str::to_owned);
+        let kept = environment(&listed).unwrap();
+        assert_eq!(kept.strings(), [c"=B=2".to_owned(), c"=A=3".to_owned(), c"=y".to_owned()]);
+    }
+
+    #[test]
+    fn what_holds_a_null_byte_is_named() {
+        let hook = json!([{"path": "/a", "env": ["A=\0"]}]);
+        let hooks: Vec<Hook> = serde_json::from_value(hook).unwrap();
+        let err = plan(Some(&hooks)).unwrap_err().to_string();
+        assert!(err.contains("hook environment variable"), "{err}");
+    }
 }

@@ -230,14 +230,18 @@ fn environment(entries: &[String]) -> Result<Vec<CString>> {
 /// Returns an environment as Go passes it on for runc: of entries with one name the last counts, in its own place; those
 /// without a `=` stay, unless they are empty.
 pub(super) fn last_of_each_name(entries: &[String]) -> impl Iterator<Item = &String> {
-    let counts = |at: usize, entry: &String| match entry.split_once('=') {
-        Some((name, _)) => {
-            let again = |later: &String| later.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
-            !entries[at + 1..].iter().any(again)
-        }
+    let counts = |at: usize, entry: &String| match variable(entry) {
+        Some(name) => !entries[at + 1..].iter().any(|later| variable(later) == Some(name)),
         None => !entry.is_empty(),
     };
     entries.iter().enumerate().filter(move |&(at, entry)| counts(at, entry)).map(|(_, entry)| entry)
+}
+
+/// Returns the name in an entry of an environment, which for Go may begin with a `=`.
+fn variable(entry: &str) -> Option<&str> {
+    let first = entry.find('=')?;
+    let end = if first == 0 { entry[1..].find('=').map_or(0, |at| at + 1) } else { first };
+    Some(&entry[..end])
 }
 
 /// Where the program may be: as Go's exec.LookPath, a name with a slash is a path, another is looked for in PATH.
