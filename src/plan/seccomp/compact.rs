@@ -149,6 +149,7 @@ fn run(program: &[sock_filter], arch: u32, number: u32) -> Option<Leaf> {
     }
 }
 
+/// Returns where a jump leads to that stands at a place.
 fn jump(at: usize, over: u32) -> usize {
     at + 1 + over as usize
 }
@@ -157,7 +158,8 @@ fn branches(at: usize, step: &sock_filter) -> impl Iterator<Item = usize> + use<
     [step.jt, step.jf].into_iter().map(move |over| at + 1 + usize::from(over))
 }
 
-/// The instructions that look at arguments, in their order.
+/// The instructions that look at arguments, in their order: jumps still lead forward and get no longer, and what an
+/// instruction without a jump went on to still follows it. The last one ends the program, as the kernel demands.
 struct Kept {
     instructions: Vec<sock_filter>,
     /// Where each came from, and its place among them.
@@ -165,6 +167,7 @@ struct Kept {
 }
 
 impl Kept {
+    /// Finds what can be reached from the leaves, and moves it together.
     fn from(program: &[sock_filter], leaves: impl Iterator<Item = Leaf>) -> Option<Self> {
         let mut found = BTreeSet::new();
         let mut ways: Vec<usize> = leaves
@@ -298,6 +301,7 @@ fn write(known: &[(u32, Block)], others: &Block, kept: &Kept) -> Option<Vec<sock
     Some(program)
 }
 
+/// Adds a block to a program whose last instructions, from `kept_from` on, will be those that are kept.
 fn append(program: &mut Vec<sock_filter>, block: &Block, kept_from: usize, kept: &Kept) -> Option<()> {
     program.push(plain(LOAD, OFFSET_NR));
     program.extend(&block.tree);
@@ -342,20 +346,26 @@ mod tests {
 
     fn decides_the_same(whole: &[sock_filter], compacted: &[sock_filter]) {
         let (numbers, arguments) = tried(whole);
-        let archs = Seen::by(whole).unwrap().archs;
-        for arch in archs.iter().copied().chain([0, 1, u32::MAX]) {
-            for number in &numbers {
-                let looks_further = matches!(super::run(whole, arch, *number), Some(Leaf::Arguments(_)));
-                let none = BTreeSet::from([0]);
-                for argument in if looks_further { &arguments } else { &none } {
-                    for args in [[*argument; 6], [0, *argument, 0, 0, 0, 0], [*argument, 0, 0, 0, 0, 0]] {
-                        let (before, after) =
-                            (interpret(whole, arch, *number, &args), interpret(compacted, arch, *number, &args));
-                        assert_eq!(before, after, "{arch:#x} {number:#x} {args:x?}");
-                    }
+        for arch in Seen::by(whole).unwrap().archs.into_iter().chain([0, 1, u32::MAX]) {
+            for number in numbers.iter().copied() {
+                let same = |args: [u64; 6]| {
+                    let [before, after] = [whole, compacted].map(|program| interpret(program, arch, number, &args));
+                    assert_eq!(before, after, "{arch:#x} {number:#x} {args:x?}");
+                };
+                same([0; 6]);
+                if let Some(Leaf::Arguments(_)) = super::run(whole, arch, number) {
+                    arguments.iter().for_each(|argument| each_and_all(*argument).for_each(same));
                 }
             }
         }
+    }
+
+    /// Arguments of which one, two neighbours, or all have a value.
+    fn each_and_all(value: u64) -> impl Iterator<Item = [u64; 6]> {
+        let alone = (0..6).map(move |index| std::array::from_fn(|at| if at == index { value } else { 0 }));
+        let pairs =
+            (0..5).map(move |index| std::array::from_fn(|at| if at == index || at == index + 1 { value } else { 7 }));
+        alone.chain(pairs).chain([[value; 6]])
     }
 
     fn decides_the_same_compacted(profile: Value) {
