@@ -127,9 +127,15 @@ fn send_until_none_is_left(cgroup: &Cgroup, signal: i32) -> Result<()> {
 /// Waits until systemd, which could not be told, has seen by itself that a scope is empty, and removed it. It looks into
 /// a file of the cgroup for that: were that gone before, the unit would stay for ever.
 pub(super) fn wait_for_systemd(cgroup: &Cgroup) {
-    let until = Instant::now() + SYSTEMD_PATIENCE;
     let its_own = cgroup.directory("").or_else(|| cgroup.directory("name=systemd"));
-    while its_own.is_some_and(|directory| directory.path.exists()) && Instant::now() < until {
+    // Who was killed leaves the cgroup when its memory is released.
+    wait(REMOVAL_LIMIT, || cgroup.pids(true).is_ok_and(|pids| pids.is_empty()));
+    wait(SYSTEMD_PATIENCE, || its_own.is_none_or(|directory| !directory.path.exists()));
+}
+
+fn wait(limit: Duration, is_over: impl Fn() -> bool) {
+    let until = Instant::now() + limit;
+    while !is_over() && Instant::now() < until {
         sleep(Duration::from_millis(5));
     }
 }

@@ -60,7 +60,7 @@ impl Container {
         }
     }
 
-    /// Removes the cgroup with all processes that are still in it, runs the poststop hooks, and removes the state.
+    /// Removes the cgroup with all processes that are still in it, then the state, and runs the poststop hooks.
     pub(crate) fn destroy(self) -> Result<()> {
         let cgroup = &self.state.cgroup;
         if !cgroup.remove_empty() {

@@ -231,16 +231,27 @@ impl StateDir {
         };
         let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>();
         let paths = paths.context(attempt)?;
-        let removed = if paths.iter().all(|path| path.ends_with(CONFIG) || path.ends_with(STATE)) {
-            paths.iter().try_for_each(std::fs::remove_file).and_then(|()| std::fs::remove_dir(&self.0))
-        } else {
-            self.detach_all(&paths)?;
-            std::fs::remove_dir_all(&self.0)
-        };
-        match removed {
+        let is_usual = |path: &PathBuf| path.ends_with(CONFIG) || path.ends_with(STATE);
+        if paths.iter().all(is_usual) && self.remove_usual() {
+            return Ok(());
+        }
+        self.detach_all(&paths)?;
+        match std::fs::remove_dir_all(&self.0) {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other.context(attempt),
         }
+    }
+
+    /// Removes what a container usually leaves, on which nothing is mounted; says no where more has come meanwhile.
+    fn remove_usual(&self) -> bool {
+        let gone = |removed: std::io::Result<()>| match removed {
+            Ok(()) => true,
+            Err(err) => err.kind() == std::io::ErrorKind::NotFound,
+        };
+        // The state last: without it the container is not found again, should we be ended here.
+        gone(std::fs::remove_file(self.config()))
+            && gone(std::fs::remove_file(self.0.join(STATE)))
+            && gone(std::fs::remove_dir(&self.0))
     }
 
     /// Detaches what is mounted here. A restore that was killed leaves the root file system mounted, whose files would go,
