@@ -147,21 +147,30 @@ impl Cgroup {
         Ok(CgroupPlan { unit: Some(unit), ..update(&self.directories, Some(&rounded(resources)))? })
     }
 
-    /// Returns the plan that takes back what `plan` is about to change, with the values that its files have now; nothing
-    /// where systemd sets them too, which has to be told in its own words.
-    pub fn current(&self, plan: &CgroupPlan) -> Option<CgroupPlan> {
-        let writes = || plan.writes.iter().filter_map(|write| self.read(write)).collect();
-        (self.driver == Driver::Cgroupfs).then(|| CgroupPlan { writes: writes(), ..plan.clone() })
+    /// Returns what is in the files that `new` is about to write and `old` would not write back. Where systemd sets limits
+    /// too these are none: it has to be told in its own words.
+    pub fn held(&self, new: &CgroupPlan, old: &CgroupPlan) -> Vec<Write> {
+        let is_new = |write: &&Write| !old.writes.iter().any(|other| other.is_to_same_file(write));
+        let writes = if self.driver == Driver::Cgroupfs { new.writes.as_slice() } else { &[] };
+        writes.iter().filter(is_new).filter_map(|write| self.read(write)).collect()
+    }
+
+    /// Writes back what was in files, where it is not there any more: the latest first, and whatever is refused.
+    pub fn put_back(&self, held: &[Write]) -> Result<()> {
+        let changed = held.iter().rev().filter(|write| self.read(write).is_none_or(|now| now.value != write.value));
+        changed.map(|write| self.write(write).map(drop)).fold(Ok(()), Result::and)
     }
 
     /// Returns the write that leaves a file as it is, if it is there and can be read.
     fn read(&self, write: &Write) -> Option<Write> {
         let path = self.directory(&write.controller)?.path.join(&write.file);
-        match (file::read(&path), &write.refusal) {
-            (Ok(value), _) => Some(Write { value: value.trim_end().to_owned(), ..write.clone() }),
-            (Err(Errno::ENOENT), Refusal::Otherwise(other)) => self.read(other),
-            _ => None,
-        }
+        let value = match (file::read(&path), &write.refusal) {
+            (Err(Errno::ENOENT), Refusal::Otherwise(other)) => return self.read(other),
+            (Ok(text), _) if write.file == "memory.oom_control" => file::value(&text, "oom_kill_disable")?.to_string(),
+            (Ok(text), _) => text.trim_end().to_owned(),
+            (Err(_), _) => return None,
+        };
+        Some(Write { value, ..write.clone() })
     }
 
     /// Writes one limit; says no if it has to be tried again later.
@@ -240,7 +249,8 @@ impl Cgroup {
     }
 
     /// Removes the cgroup if there is nothing in it, as after the usual end of a container: the kernel knows that without
-    /// a look. Says no where something stays, or where that is not for us to remove.
+    /// a look. Says no where something stays, or where that is not for us to remove. Directories that are gone
+    /// by then had nobody in them.
     pub fn remove_empty(&self) -> bool {
         self.driver == Driver::Cgroupfs && processes::remove_empty(self)
     }

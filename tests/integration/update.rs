@@ -198,6 +198,10 @@ fn what_was_written_is_taken_back_when_the_kernel_refuses_the_rest() {
     limits(&c, &[("memory.soft_limit_in_bytes", "41943040"), ("cpu.shares", "1024")]);
     update(&c, &["--cpu-share", "300"]).ok();
     limits(&c, &[("pids.max", "20"), ("cpu.shares", "300"), ("cpu.cfs_period_us", "100000")]);
+    // A file that reads otherwise than it is written keeps nothing from being set back.
+    let c = limited(Layout::Host, json!({"memory": {"disableOOMKiller": true}, "cpu": {"shares": 500}}));
+    refuse(&c, &["--cpu-share", "300", "--pids-limit", "5"]);
+    limits(&c, &[("cpu.shares", "500"), ("pids.max", "max")]);
 }
 
 #[test]
