@@ -42,13 +42,19 @@ pub fn binds(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<Vec<Bind>> {
     let mut all = Vec::new();
     for step in &plan.mounts {
         if let MountAction::Bind { source, .. } = &step.action {
-            all.push(Bind { inside: inside(root, &step.target)?, outside: text(source)? });
+            all.push(Bind { inside: inside(root, &step.target)?, outside: outside(source)? });
         }
     }
     for device in &plan.devices {
         all.push(Bind { inside: inside(root, &device.path)?, outside: text(&device.path)? });
     }
     Ok(all)
+}
+
+/// Returns where a source leads on the host: CRIU would mount a symlink itself, and fail.
+fn outside(source: &CStr) -> Result<String> {
+    let path = Path::new(OsStr::from_bytes(source.to_bytes()));
+    path_text(std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()))
 }
 
 /// Returns the masked paths that are there and are no directories, which have /dev/null on them.

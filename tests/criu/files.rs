@@ -217,3 +217,16 @@ fn a_symlink_that_a_mount_has_made_is_there_after_a_restore() {
     clone.restore(&[]).ok();
     clone.counts();
 }
+
+#[test]
+fn a_symlinked_source_is_bound_again() {
+    requires!(root, criu);
+    ours_only!("others give CRIU the symlink");
+    let link = |dir: &Path| {
+        fs::write(dir.join("file"), "bound").unwrap();
+        symlink("file", dir.join("link")).unwrap();
+    };
+    let c = Checkpointed::run(Bundle::sh(COUNTER).prepare(link).mount("/etc/file", "bind", "link", &["bind"]));
+    c.round_trip();
+    c.runtime.exec(&["cat", "/etc/file"]).ok().prints("bound");
+}
