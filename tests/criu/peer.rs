@@ -1,7 +1,7 @@
 //! A container of another runtime, for what passes between theirs and ours: images.
 
 use crate::Checkpointed;
-use crate::support::{Layout, Output, wait_until};
+use crate::support::{Output, wait_until};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -18,14 +18,17 @@ impl<'a> Peer<'a> {
 
     /// Returns a command line of the runtime that ends with the container's name.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.layout().command(self.program);
+        let mut command = self.in_layout(self.program);
         command.arg("--root").arg(self.c.place.path().join("peer")).args(args).arg(self.c.runtime.id());
         command.stdin(std::process::Stdio::null());
         command
     }
 
-    fn layout(&self) -> Layout {
-        self.c.runtime.bundle().shown_layout()
+    /// Returns a command where the container's hierarchies are. runc leaves logs where it is called.
+    fn in_layout(&self, program: &str) -> Command {
+        let mut command = self.c.runtime.bundle().shown_layout().command(program);
+        command.current_dir(self.c.place.path());
+        command
     }
 
     #[track_caller]
@@ -37,7 +40,7 @@ impl<'a> Peer<'a> {
     #[track_caller]
     pub fn detached(&self, args: &[&str]) {
         let script = "exec </dev/null >/dev/null 2>&1; exec \"$@\"";
-        let mut command = self.layout().command("sh");
+        let mut command = self.in_layout("sh");
         command.args(["-c", script, "sh", self.program, "--root"]).arg(self.c.place.path().join("peer")).args(args);
         command.args(["--detach", "--bundle", self.c.bundle()]).arg(self.c.runtime.id());
         self.c.runtime.output_of(command).ok();
