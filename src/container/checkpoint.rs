@@ -8,7 +8,7 @@ use super::own_cgroup::view;
 use super::progress::{Dumped, Event, Listener, Phase};
 use super::queues::{self, Queues};
 use super::tools::Tools;
-use super::{Container, Status, external, host_streams, open_files, preflight, symlinks, terminal};
+use super::{Container, Status, external, host_streams, open_files, preflight, terminal};
 use crate::cgroup;
 use crate::criu::images::{self, Directories};
 use crate::criu::manifest::Manifest;
@@ -136,7 +136,7 @@ impl Container {
         if !pre_dump {
             let linux = crate::plan::linux(spec)?;
             let view = view(&cgroup::detect()?, state.cgroup.directories(), linux)?;
-            let plan = external::plan(&symlinks::made(spec), spec, &state.bundle, &view)?;
+            let plan = external::plan(spec, &state.bundle, &view)?;
             let root = external::open_directory(&state.rootfs)?;
             let inside = external::open_directory(format!("/proc/{}/root", state.pid).as_ref())?;
             let masked = external::masked_files(&plan, inside.as_fd())?;

@@ -16,7 +16,6 @@ use crate::init::Descriptors;
 use crate::plan::cgroup::CgroupPlan;
 use crate::plan::mounts::CgroupView;
 use crate::plan::process::Surroundings;
-use crate::plan::symlinks::Symlinks;
 use crate::plan::{self, Host, InitPlan, run_oci, seccomp};
 use crate::spec::{self, Config};
 use crate::sys::fd;
@@ -98,8 +97,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let linux = plan::linux(&config.spec)?;
     own_cgroup::warn_of_strays(cgroup_plan.as_ref(), &cgroup, linux);
     let view = own_cgroup::view(&layout, cgroup.directories(), linux)?;
-    let symlinks = symlinks::decide(&mut config, &bundle, None)?;
-    let mut plan = plan_init(&config.spec, id, &bundle, root, (&view, &symlinks, options, &streams))?;
+    let mut plan = plan_init(&config.spec, id, &bundle, root, (&view, options, &streams))?;
     log::debug!("plan of container {id}: {plan:?}");
 
     let state = first_state(&config, id, &bundle, &cgroup, options)?;
@@ -293,7 +291,7 @@ fn plan_init(
     id: &str,
     bundle: &Path,
     root: &Path,
-    (cgroups, symlinks, options, streams): (&CgroupView, &Symlinks, &CreateOptions, &Streams),
+    (cgroups, options, streams): (&CgroupView, &CreateOptions, &Streams),
 ) -> Result<InitPlan> {
     let linux = spec.linux().as_ref();
     let filter = compile_seccomp(linux, root)?;
@@ -306,7 +304,9 @@ fn plan_init(
     let kcore = Path::new("/proc/kcore").exists();
     let no_pivot =
         options.no_pivot.then(|| plan::root_path(spec, bundle).and_then(|root| no_pivot::places(&root))).transpose()?;
-    InitPlan::new(spec, filter, &Host { bundle, cgroups, symlinks, kcore, process, no_pivot })
+    let mut plan = InitPlan::new(spec, filter, &Host { bundle, cgroups, kcore, process, no_pivot })?;
+    symlinks::copy(&mut plan.rootfs.mounts);
+    Ok(plan)
 }
 
 /// Compiles the container's seccomp profile, if it has one, or takes it from the cache below the state root.

@@ -5,9 +5,7 @@ use crate::criu::external::Bind;
 use crate::error::{Context, Error, Result};
 use crate::plan::mounts::{self, CgroupView, MountAction, MountContext};
 use crate::plan::process::cstring;
-use crate::plan::symlinks::Symlinks;
 use crate::plan::{RootfsPlan, devices, mount_ids, namespaces};
-use crate::spec::Config;
 use crate::sys::{self, Errno, path};
 use nix::fcntl::{OFlag, readlinkat};
 use nix::libc;
@@ -21,25 +19,21 @@ use std::path::{Component, Path, PathBuf};
 const MAX_SYMLINKS: u32 = 40;
 
 /// Plans the part of a container's root file system that CRIU has to be told of.
-pub fn plan(symlinks: &Symlinks, spec: &Spec, bundle: &Path, cgroups: &CgroupView) -> Result<RootfsPlan> {
+pub fn plan(spec: &Spec, bundle: &Path, cgroups: &CgroupView) -> Result<RootfsPlan> {
     let linux = crate::plan::linux(spec)?;
     let in_userns = namespaces::plan(linux)?.in_userns;
     let rootfs = crate::plan::root_path(spec, bundle)?;
     let ids = mount_ids::of_container(linux)?;
-    let context = MountContext { bundle, rootfs: &rootfs, cgroups, symlinks, in_userns, ids, label: None };
+    let context = MountContext { bundle, rootfs: &rootfs, cgroups, in_userns, ids, label: None };
     let masked = linux.masked_paths().iter().flatten();
+    let mut mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &context)?;
+    symlinks::copy(&mut mounts);
     Ok(RootfsPlan {
-        mounts: mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &context)?,
+        mounts,
         devices: devices::nodes(linux.devices().as_deref().unwrap_or_default())?,
         masked_paths: masked.map(|path| cstring(path.as_ref(), "maskedPaths")).collect::<Result<_>>()?,
         ..RootfsPlan::default()
     })
-}
-
-/// Plans the same for a container that is restored, from whose images it is seen which sources were bound.
-pub fn plan_restored(config: &mut Config, bundle: &Path, cgroups: &CgroupView, images: &Path) -> Result<RootfsPlan> {
-    let symlinks = symlinks::decide(config, bundle, Some(images))?;
-    plan(&symlinks, &config.spec, bundle, cgroups)
 }
 
 /// Returns everything that a plan binds from the host: mounts, and device nodes, which are bound where a user namespace
@@ -112,15 +106,6 @@ pub fn resolve(root: BorrowedFd<'_>, target: &CStr) -> Result<PathBuf> {
         ahead.extend(names(&link));
     }
     Ok(resolved)
-}
-
-/// Returns where a path is, with `root` as `/`: its parents are resolved, and at its end it is what it is.
-pub fn place(root: BorrowedFd<'_>, target: &CStr) -> Result<PathBuf> {
-    let target = Path::new(OsStr::from_bytes(target.to_bytes()));
-    match (target.parent(), target.file_name()) {
-        (Some(parent), Some(name)) => Ok(resolve(root, &cstring(parent.as_os_str(), "mount")?)?.join(name)),
-        _ => Ok(PathBuf::from("/")),
-    }
 }
 
 /// Returns the names that a path is made of, the last one first.

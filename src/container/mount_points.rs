@@ -1,15 +1,15 @@
 //! The mount points of a container that is restored: CRIU mounts, and makes no directories for it.
 
-use super::external::{self, resolve};
+use super::external::resolve;
 use crate::error::{Context, Result};
 use crate::plan::RootfsPlan;
 use crate::plan::mounts::{MountAction, MountStep};
 use crate::plan::process::cstring;
-use crate::sys::Errno;
 use crate::sys::path::{self, Missing};
 use nix::fcntl::OFlag;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Makes the mount points that the root file system lacks, as creating the container would have made them.
@@ -59,15 +59,13 @@ fn place<'a>(root: BorrowedFd<'a>, covers: &'a [Cover], target: &Path) -> Result
     Ok(Some((dir, cstring(path.as_os_str(), "mount")?)))
 }
 
-/// Makes a symlink that creating the container would have made in a mount's place. What is there already, whatever it
-/// is, stays: the root is as the container has left it, and the host's link may have changed since.
+/// Makes a symlink that creating the container would have made in a mount's place.
 fn make_symlink(root: BorrowedFd<'_>, covers: &[Cover], step: &MountStep, to: &CStr) -> Result<()> {
-    let Some((dir, path)) = place(root, covers, &external::place(root, &step.target)?)? else { return Ok(()) };
-    let make = |parent: BorrowedFd<'_>, name: &CStr| match path::symlink(to, parent, name) {
-        Err(Errno::EEXIST) => Ok(()),
-        other => other,
-    };
-    path::in_parent(dir, &path, make).context(|| step)
+    let target = Path::new(OsStr::from_bytes(step.target.to_bytes()));
+    let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else { return Ok(()) };
+    let target = resolve(root, &cstring(parent.as_os_str(), "mount")?)?.join(name);
+    let Some((dir, path)) = place(root, covers, &target)? else { return Ok(()) };
+    path::in_parent(dir, &path, |parent, name| path::symlink(to, parent, name)).context(|| step)
 }
 
 fn attempt(step: &MountStep) -> String {
@@ -103,7 +101,7 @@ mod tests {
 
     fn bind(target: &CStr, source: &Path) -> MountStep {
         let source = cstring(source.as_os_str(), "test").unwrap();
-        step(target, MountAction::Bind { source, inside: None, recursive: true })
+        step(target, MountAction::Bind { source, inside: None, recursive: true, copies_symlink: false })
     }
 
     fn tmpfs(target: &CStr) -> MountStep {
@@ -156,14 +154,10 @@ mod tests {
             assert_eq!(fs::read_link(place).unwrap(), Path::new("../nowhere"));
         }
         assert!(!root.join("nowhere").exists() && fs::read_dir(root.join("own")).unwrap().count() == 0);
-        // What is there by now, stays.
         fs::remove_file(host.join("link")).unwrap();
         fs::write(host.join("link"), "").unwrap();
-        fs::remove_file(root.join("deep/link")).unwrap();
-        symlink("elsewhere", root.join("deep/link")).unwrap();
-        make_all(&root, mounts()).unwrap();
-        assert!(host.join("link").is_file());
-        assert_eq!(fs::read_link(root.join("deep/link")).unwrap(), Path::new("elsewhere"));
+        let err = make_all(&root, mounts()).unwrap_err();
+        assert_eq!(err.to_string(), "error making symlink \"/data/link\" to \"../nowhere\": file exists");
     }
 
     #[test]

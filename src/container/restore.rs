@@ -83,7 +83,7 @@ pub fn restore(
         cgroup.apply(plan)?;
     }
     let view = own_cgroup::view(&layout, cgroup.directories(), linux(&config.spec)?)?;
-    let plan = external::plan_restored(&mut config, &bundle, &view, &asked.options.image_path)?;
+    let plan = external::plan(&config.spec, &bundle, &view)?;
     let state = create::first_state(&config, id, &bundle, &cgroup, options)?;
     undo.add("Intel RDT group", rdt::removal(&state.rdt));
     let mut restoring = Restoring {

@@ -111,7 +111,7 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descri
             }
             place(index, step, new.as_fd(), target.as_fd())
         }
-        MountAction::Bind { source, inside, recursive } => {
+        MountAction::Bind { source, inside, recursive, .. } => {
             let source = match inside {
                 Some(inside) => path::open_in_root(root, inside, OFlag::O_PATH),
                 None => path::open(source, OFlag::O_PATH),

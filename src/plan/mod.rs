@@ -22,7 +22,6 @@ pub mod rdt;
 pub mod run_oci;
 pub mod seccomp;
 pub mod step;
-pub mod symlinks;
 
 use crate::error::{Error, Result};
 use devices::{DeviceNode, Link};
@@ -118,8 +117,6 @@ pub struct Host<'a> {
     pub bundle: &'a Path,
     /// What `cgroup` mounts show.
     pub cgroups: &'a mounts::CgroupView,
-    /// Sources of mounts that are made again as the symlinks that they are.
-    pub symlinks: &'a symlinks::Symlinks,
     /// Whether the host's /proc has kcore.
     pub kcore: bool,
     /// What the process needs to know.
@@ -207,7 +204,6 @@ fn rootfs(spec: &Spec, linux: &Linux, namespaces: &NamespacePlan, host: &Host<'_
         bundle: host.bundle,
         rootfs: &source,
         cgroups: host.cgroups,
-        symlinks: host.symlinks,
         in_userns: namespaces.in_userns,
         ids: mount_ids::of_container(linux)?,
         label: label.as_ref(),

@@ -58,6 +58,8 @@ pub struct MountOptions {
     pub idmap: Option<MappingOption>,
     /// Whether a new tmpfs begins with what was there before.
     pub copies_up: bool,
+    /// Whether a source that is a symlink is made again instead of mounting what it leads to.
+    pub copies_symlink: bool,
     /// What is for the superblock of any file system.
     pub superblock: Vec<Parameter>,
     /// Parameters of the file system.
@@ -85,11 +87,13 @@ enum Meaning {
     IdMap(bool),
     /// runc's own: a tmpfs begins with what was there before.
     CopyUp,
+    /// crun's own: a symlink is made again.
+    CopySymlink,
     /// An option of the superblock that fsconfig(2) knows by the same name.
     Superblock,
     /// A flag of mount(2) without a meaning for the kernel, or for fsconfig(2).
     Noise,
-    /// The default, or what has been decided before (plan/symlinks.rs).
+    /// The default.
     Nothing,
 }
 
@@ -105,15 +109,12 @@ const fn propagate(kind: u64, recursive: bool) -> Meaning {
     Meaning::Propagation(Propagation { kind, recursive })
 }
 
-/// crun's name for what makes a symlink again.
-pub const COPY_SYMLINK: &str = "copy-symlink";
-
 /// The words that the runtime understands itself. Every flag of a mount may have an `r` in front, for the whole tree.
 const WORDS: [(&str, Meaning); 46] = [
     ("async", Meaning::Superblock),
     ("atime", clear(libc::MS_NOATIME)),
     ("bind", Meaning::Bind(Bind::One)),
-    (COPY_SYMLINK, Meaning::Nothing),
+    ("copy-symlink", Meaning::CopySymlink),
     ("defaults", Meaning::Nothing),
     ("dev", clear(libc::MS_NODEV)),
     ("diratime", clear(libc::MS_NODIRATIME)),
@@ -199,6 +200,7 @@ impl MountOptions {
             Some(Meaning::Remount) => self.remount = true,
             Some(Meaning::IdMap(recursive)) => self.idmap = Some(MappingOption { recursive, maps: None }),
             Some(Meaning::CopyUp) => self.copies_up = true,
+            Some(Meaning::CopySymlink) => self.copies_symlink = true,
             Some(Meaning::Superblock) => {
                 self.superblock.push(parameter(option)?);
                 self.flags.named = true;

@@ -4,7 +4,6 @@ use super::mount_flags::MountFlags;
 use super::mount_ids::{self, Ids, MountIds};
 use super::mount_options::{self, AttributeChange, Bind, MountOptions, Parameter, Propagation};
 use super::process::cstring;
-use super::symlinks::Symlinks;
 use crate::error::{Error, Result};
 use nix::libc;
 use oci_spec::runtime::Mount;
@@ -54,6 +53,8 @@ pub enum MountAction {
         inside: Option<CString>,
         /// Whether the mounts below it come along.
         recursive: bool,
+        /// Whether a symlink is made again instead of mounting what it leads to.
+        copies_symlink: bool,
     },
     /// Nothing new: what is mounted there gets other parameters or attributes.
     Remount {
@@ -136,8 +137,6 @@ pub struct MountContext<'a> {
     pub rootfs: &'a Path,
     /// What `cgroup` mounts show.
     pub cgroups: &'a CgroupView,
-    /// Sources that are made again as the symlinks that they are.
-    pub symlinks: &'a Symlinks,
     /// Whether the container has a user namespace of its own.
     pub in_userns: bool,
     /// The ids of the user namespace that it has or joins.
@@ -149,22 +148,16 @@ pub struct MountContext<'a> {
 /// Plans all mounts of a container.
 pub fn plan(mounts: &[Mount], context: &MountContext<'_>) -> Result<Vec<MountStep>> {
     let mut steps = Vec::with_capacity(mounts.len());
-    for (index, mount) in mounts.iter().enumerate() {
+    for mount in mounts {
         let attempt = || format!("mount {}", mount.destination().display());
         let options = mount_options::parse(mount.options().as_deref().unwrap_or_default())
             .map_err(|err| err.context(attempt()))?;
-        let target = target(mount, context.rootfs).map_err(|err| err.context(attempt()))?;
+        let target = target(mount, context).map_err(|err| err.context(attempt()))?;
         match mount.typ().as_deref() {
             Some("cgroup" | "cgroup2") if options.bind.is_none() && !options.remount => {
                 steps.extend(cgroup(mount, &target, options, context).map_err(|err| err.context(attempt()))?);
             }
-            _ => {
-                let mut step = one(mount, &target, options, context).map_err(|err| err.context(attempt()))?;
-                if let Some(to) = context.symlinks.get(&index) {
-                    (step.action, step.ids) = (MountAction::Symlink { to: to.clone() }, None);
-                }
-                steps.push(step);
-            }
+            _ => steps.push(one(mount, &target, options, context).map_err(|err| err.context(attempt()))?),
         }
     }
     steps.iter().try_for_each(leaves_proc)?;
@@ -187,8 +180,8 @@ const COVERABLE: [&str; 10] = [
 
 /// Returns the place of a mount with the root of the container as `/`; a destination below the root's place on the host
 /// is meant inside too.
-pub fn target(mount: &Mount, rootfs: &Path) -> Result<String> {
-    let path = inside(mount.destination(), rootfs).unwrap_or_else(|| mount.destination().clone());
+fn target(mount: &Mount, context: &MountContext<'_>) -> Result<String> {
+    let path = inside(mount.destination(), context.rootfs).unwrap_or_else(|| mount.destination().clone());
     let target = destination(&path)?;
     // Anything else than what informs would take protections away.
     match target.starts_with("/proc/") && !COVERABLE.contains(&target.as_str()) {
@@ -219,7 +212,7 @@ pub fn destination(path: &Path) -> Result<String> {
 }
 
 /// Returns a path of the host's with the root of the container as `/`, if it is in there.
-pub fn inside(path: &Path, rootfs: &Path) -> Option<PathBuf> {
+fn inside(path: &Path, rootfs: &Path) -> Option<PathBuf> {
     let below = clean(path).strip_prefix(clean(rootfs)).map(|below| Path::new("/").join(below));
     below.ok().filter(|_| rootfs.components().count() > 1)
 }
@@ -250,7 +243,7 @@ fn one(mount: &Mount, target: &str, options: MountOptions, context: &MountContex
         if !options.parameters.is_empty() {
             return Err(Error::invalid("bind mounts cannot have any filesystem-specific options applied"));
         }
-        bind(mount, options.bind == Some(Bind::Tree), context)?
+        bind(mount, &options, context)?
     } else {
         let readonly = flags.readonly();
         late_readonly = readonly && (fstype == "tmpfs" || target == "/dev");
@@ -267,17 +260,18 @@ fn text(value: &str) -> Result<CString> {
     cstring(OsStr::new(value), "mount")
 }
 
-fn bind(mount: &Mount, recursive: bool, context: &MountContext<'_>) -> Result<MountAction> {
+fn bind(mount: &Mount, options: &MountOptions, context: &MountContext<'_>) -> Result<MountAction> {
     let source = mount.source().as_deref().ok_or_else(|| Error::invalid("bind mount without source"))?;
     let source = context.bundle.join(source);
     let text = |path: &Path| cstring(path.as_os_str(), "mount source");
     let inside = inside(&source, context.rootfs).as_deref().map(text).transpose()?;
-    Ok(MountAction::Bind { source: text(&source)?, inside, recursive })
+    let recursive = options.bind == Some(Bind::Tree);
+    Ok(MountAction::Bind { source: text(&source)?, inside, recursive, copies_symlink: options.copies_symlink })
 }
 
 /// Returns what binds a directory of the host as it is.
 fn bound(source: CString, recursive: bool) -> MountAction {
-    MountAction::Bind { source, inside: None, recursive }
+    MountAction::Bind { source, inside: None, recursive, copies_symlink: false }
 }
 
 fn filesystem(mount: &Mount, options: MountOptions, readonly: bool, context: &MountContext<'_>) -> Result<MountAction> {
@@ -399,7 +393,6 @@ mod tests {
             bundle: Path::new("/bundle"),
             rootfs: Path::new("/bundle/rootfs"),
             cgroups,
-            symlinks: &Symlinks::new(),
             in_userns: false,
             ids: None,
             label: None,
@@ -477,9 +470,7 @@ mod tests {
         for (in_userns, namespace, is_bound) in [(true, false, true), (true, true, false), (false, false, false)] {
             let cgroups = CgroupView::V2 { own: "/c1".into(), namespace };
             let (bundle, rootfs) = (Path::new("/bundle"), Path::new("/bundle/rootfs"));
-            let symlinks = &Symlinks::new();
-            let context =
-                MountContext { bundle, rootfs, cgroups: &cgroups, symlinks, in_userns, ids: None, label: None };
+            let context = MountContext { bundle, rootfs, cgroups: &cgroups, in_userns, ids: None, label: None };
             let action = &plan(&mounts, &context).unwrap()[0].action;
             assert_eq!(matches!(action, MountAction::Bind { source, .. } if source.as_c_str() == c"/c1"), is_bound);
         }
