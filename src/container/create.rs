@@ -7,7 +7,7 @@ use super::state::{self, State, StateDir};
 use super::streams::{self, StreamOptions, Streams};
 use super::{
     Container, NotifySocket, Started, hooks, host_mounts, idmap, net_devices, no_pivot, notify, own_cgroup,
-    own_namespaces, rdt, seccomp_agent, shm, spawn, symlinks, trees,
+    own_namespaces, rdt, seccomp_agent, shm, spawn, trees,
 };
 use crate::cgroup::{Cgroup, Holder};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -304,9 +304,7 @@ fn plan_init(
     let kcore = Path::new("/proc/kcore").exists();
     let no_pivot =
         options.no_pivot.then(|| plan::root_path(spec, bundle).and_then(|root| no_pivot::places(&root))).transpose()?;
-    let mut plan = InitPlan::new(spec, filter, &Host { bundle, cgroups, kcore, process, no_pivot })?;
-    symlinks::copy(&mut plan.rootfs.mounts);
-    Ok(plan)
+    InitPlan::new(spec, filter, &Host { bundle, cgroups, kcore, process, no_pivot })
 }
 
 /// Compiles the container's seccomp profile, if it has one, or takes it from the cache below the state root.

@@ -1,6 +1,5 @@
 //! What of a container's plan is not its own, in the words that [`criu::external`](crate::criu::external) wants.
 
-use super::symlinks;
 use crate::criu::external::Bind;
 use crate::error::{Context, Error, Result};
 use crate::plan::mounts::{self, CgroupView, MountAction, MountContext};
@@ -26,10 +25,8 @@ pub fn plan(spec: &Spec, bundle: &Path, cgroups: &CgroupView) -> Result<RootfsPl
     let ids = mount_ids::of_container(linux)?;
     let context = MountContext { bundle, rootfs: &rootfs, cgroups, in_userns, ids, label: None };
     let masked = linux.masked_paths().iter().flatten();
-    let mut mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &context)?;
-    symlinks::copy(&mut mounts);
     Ok(RootfsPlan {
-        mounts,
+        mounts: mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &context)?,
         devices: devices::nodes(linux.devices().as_deref().unwrap_or_default())?,
         masked_paths: masked.map(|path| cstring(path.as_ref(), "maskedPaths")).collect::<Result<_>>()?,
         ..RootfsPlan::default()

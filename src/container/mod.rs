@@ -44,7 +44,6 @@ mod spawn;
 mod start;
 pub mod state;
 mod streams;
-mod symlinks;
 mod terminal;
 mod tools;
 mod trees;

@@ -7,10 +7,9 @@ use crate::plan::mounts::{MountAction, MountStep};
 use crate::plan::process::cstring;
 use crate::sys::path::{self, Missing};
 use nix::fcntl::OFlag;
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Makes the mount points that the root file system lacks, as creating the container would have made them.
 ///
@@ -19,22 +18,27 @@ use std::path::{Path, PathBuf};
 pub fn make(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
     let mut covers: Vec<Cover> = Vec::new();
     for step in &plan.mounts {
-        let (missing, source) = match &step.action {
-            MountAction::Bind { source, .. } => {
-                let source = open_source(source)?;
-                (bind_target(source.as_fd(), step)?, Some(source))
-            }
-            MountAction::Filesystem { .. } => (Missing::Directory, None),
-            MountAction::Symlink { to } => {
-                make_symlink(root, &covers, step, to)?;
-                continue;
-            }
-            MountAction::Remount { .. } => continue,
+        let missing = match &step.action {
+            MountAction::Bind { source, .. } => bind_target(source)?,
+            MountAction::Filesystem { .. } => Missing::Directory,
+            MountAction::Remount { .. } | MountAction::Symlink { .. } => continue,
         };
         let target = resolve(root, &step.target)?;
-        if let Some((dir, path)) = place(root, &covers, &target)? {
-            path::ensure_in_root(dir, &path, missing).context(|| attempt(step))?;
+        let cover = covers.iter().rev().find(|cover| target.starts_with(&cover.target));
+        match cover {
+            None => make_one(root, &cstring(target.as_os_str(), "mount")?, missing, step)?,
+            // A mount on a mount point of its own needs nothing.
+            Some(cover) if cover.target == target => {}
+            Some(Cover { source: Some(source), target: at }) => {
+                let rest = target.strip_prefix(at).unwrap_or(&target);
+                make_one(source.as_fd(), &cstring(rest.as_os_str(), "mount")?, missing, step)?;
+            }
+            Some(_) => {}
         }
+        let source = match &step.action {
+            MountAction::Bind { source, .. } => Some(open_source(source)?),
+            _ => None,
+        };
         covers.push(Cover { target, source });
     }
     Ok(())
@@ -47,37 +51,19 @@ struct Cover {
     source: Option<OwnedFd>,
 }
 
-/// Returns where a place is made: below which directory, and the path from there; nothing where the images have it.
-fn place<'a>(root: BorrowedFd<'a>, covers: &'a [Cover], target: &Path) -> Result<Option<(BorrowedFd<'a>, CString)>> {
-    let (dir, path) = match covers.iter().rev().find(|cover| target.starts_with(&cover.target)) {
-        None => (root, target),
-        // A mount on a mount point of its own needs nothing.
-        Some(cover) if cover.target == target => return Ok(None),
-        Some(Cover { source: Some(source), target: at }) => (source.as_fd(), target.strip_prefix(at).unwrap_or(target)),
-        Some(_) => return Ok(None),
-    };
-    Ok(Some((dir, cstring(path.as_os_str(), "mount")?)))
-}
-
-/// Makes a symlink that creating the container would have made in a mount's place.
-fn make_symlink(root: BorrowedFd<'_>, covers: &[Cover], step: &MountStep, to: &CStr) -> Result<()> {
-    let target = Path::new(OsStr::from_bytes(step.target.to_bytes()));
-    let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else { return Ok(()) };
-    let target = resolve(root, &cstring(parent.as_os_str(), "mount")?)?.join(name);
-    let Some((dir, path)) = place(root, covers, &target)? else { return Ok(()) };
-    path::in_parent(dir, &path, |parent, name| path::symlink(to, parent, name)).context(|| step)
-}
-
-fn attempt(step: &MountStep) -> String {
-    format!("create criu restore mountpoint for {} mount", step.target.to_string_lossy())
+fn make_one(root: BorrowedFd<'_>, target: &CStr, missing: Missing, step: &MountStep) -> Result<()> {
+    let made = path::ensure_in_root(root, target, missing).map(drop);
+    made.context(|| format!("create criu restore mountpoint for {} mount", step.target.to_string_lossy()))
 }
 
 fn open_source(source: &CStr) -> Result<OwnedFd> {
     path::open(source, OFlag::O_PATH).context(|| format!("open {}", source.to_string_lossy()))
 }
 
-fn bind_target(source: BorrowedFd<'_>, step: &MountStep) -> Result<Missing> {
-    let directory = path::is_directory(source).context(|| format!("{step}: stat its source"))?;
+fn bind_target(source: &CStr) -> Result<Missing> {
+    let opened = open_source(source)?;
+    let directory = path::is_directory(opened.as_fd());
+    let directory = directory.context(|| format!("stat {}", source.to_string_lossy()))?;
     Ok(if directory { Missing::Directory } else { Missing::File })
 }
 
@@ -86,6 +72,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::path::Path;
 
     fn step(target: &CStr, action: MountAction) -> MountStep {
         MountStep {
@@ -101,7 +88,7 @@ mod tests {
 
     fn bind(target: &CStr, source: &Path) -> MountStep {
         let source = cstring(source.as_os_str(), "test").unwrap();
-        step(target, MountAction::Bind { source, inside: None, recursive: true, copies_symlink: false })
+        step(target, MountAction::Bind { source, inside: None, recursive: true })
     }
 
     fn tmpfs(target: &CStr) -> MountStep {
@@ -135,29 +122,6 @@ mod tests {
         assert!(host.join("deep/file").is_file() && !root.join("data/deep").exists());
         assert!(root.join("run").is_dir() && !root.join("run/file").exists());
         assert!(root.join("etc/file").is_file());
-    }
-
-    #[test]
-    fn symlinks_are_made_beside_mount_points() {
-        let tree = tempfile::tempdir().unwrap();
-        let (root, host) = (tree.path().join("root"), tree.path().join("host"));
-        fs::create_dir_all(&root).unwrap();
-        fs::create_dir_all(&host).unwrap();
-        let link = |target: &CStr| step(target, MountAction::Symlink { to: c"../nowhere".into() });
-        let mounts = || {
-            vec![tmpfs(c"/own"), bind(c"/data", &host), link(c"/deep/link"), link(c"/data/link"), link(c"/own/link")]
-        };
-        // As creating the container, a second time changes nothing.
-        make_all(&root, mounts()).unwrap();
-        make_all(&root, mounts()).unwrap();
-        for place in [root.join("deep/link"), host.join("link")] {
-            assert_eq!(fs::read_link(place).unwrap(), Path::new("../nowhere"));
-        }
-        assert!(!root.join("nowhere").exists() && fs::read_dir(root.join("own")).unwrap().count() == 0);
-        fs::remove_file(host.join("link")).unwrap();
-        fs::write(host.join("link"), "").unwrap();
-        let err = make_all(&root, mounts()).unwrap_err();
-        assert_eq!(err.to_string(), "error making symlink \"/data/link\" to \"../nowhere\": file exists");
     }
 
     #[test]

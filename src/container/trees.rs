@@ -64,7 +64,7 @@ pub fn attach_id_mapped(plan: &mut RootfsPlan, dir: &StateDir) -> Result<Vec<Att
         let tree = users.bound(step, source, *recursive)?;
         let attached = Attached::at(dir.id_mapped(index), tree.as_fd(), "an id-mapped copy")?;
         let source = cstring(attached.path().as_os_str(), "path")?;
-        step.action = MountAction::Bind { source, inside: None, recursive: *recursive, copies_symlink: false };
+        step.action = MountAction::Bind { source, inside: None, recursive: *recursive };
         step.ids = None;
         all.push(attached);
     }

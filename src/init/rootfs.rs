@@ -111,7 +111,7 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descri
             }
             place(index, step, new.as_fd(), target.as_fd())
         }
-        MountAction::Bind { source, inside, recursive, .. } => {
+        MountAction::Bind { source, inside, recursive } => {
             let source = match inside {
                 Some(inside) => path::open_in_root(root, inside, OFlag::O_PATH),
                 None => path::open(source, OFlag::O_PATH),
@@ -136,7 +136,7 @@ fn mount_one(index: usize, step: &MountStep, root: BorrowedFd<'_>, with: &Descri
         MountAction::Symlink { to } => {
             let make = |parent: BorrowedFd<'_>, name: &CStr| {
                 // What fails until here is the place's fault, and from here on the mount's.
-                Ok(path::symlink(to, parent, name).at_nth(Step::Mount, index))
+                Ok(nix::unistd::symlinkat(to.as_c_str(), parent, name).at_nth(Step::Mount, index))
             };
             path::in_parent(root, &step.target, make).at_nth(Step::MountTarget, index)?
         }

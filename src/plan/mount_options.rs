@@ -58,8 +58,6 @@ pub struct MountOptions {
     pub idmap: Option<MappingOption>,
     /// Whether a new tmpfs begins with what was there before.
     pub copies_up: bool,
-    /// Whether a source that is a symlink is made again instead of mounting what it leads to.
-    pub copies_symlink: bool,
     /// What is for the superblock of any file system.
     pub superblock: Vec<Parameter>,
     /// Parameters of the file system.
@@ -87,8 +85,6 @@ enum Meaning {
     IdMap(bool),
     /// runc's own: a tmpfs begins with what was there before.
     CopyUp,
-    /// crun's own: a symlink is made again.
-    CopySymlink,
     /// An option of the superblock that fsconfig(2) knows by the same name.
     Superblock,
     /// A flag of mount(2) without a meaning for the kernel, or for fsconfig(2).
@@ -110,11 +106,10 @@ const fn propagate(kind: u64, recursive: bool) -> Meaning {
 }
 
 /// The words that the runtime understands itself. Every flag of a mount may have an `r` in front, for the whole tree.
-const WORDS: [(&str, Meaning); 46] = [
+const WORDS: [(&str, Meaning); 45] = [
     ("async", Meaning::Superblock),
     ("atime", clear(libc::MS_NOATIME)),
     ("bind", Meaning::Bind(Bind::One)),
-    ("copy-symlink", Meaning::CopySymlink),
     ("defaults", Meaning::Nothing),
     ("dev", clear(libc::MS_NODEV)),
     ("diratime", clear(libc::MS_NODIRATIME)),
@@ -200,7 +195,6 @@ impl MountOptions {
             Some(Meaning::Remount) => self.remount = true,
             Some(Meaning::IdMap(recursive)) => self.idmap = Some(MappingOption { recursive, maps: None }),
             Some(Meaning::CopyUp) => self.copies_up = true,
-            Some(Meaning::CopySymlink) => self.copies_symlink = true,
             Some(Meaning::Superblock) => {
                 self.superblock.push(parameter(option)?);
                 self.flags.named = true;

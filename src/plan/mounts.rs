@@ -53,8 +53,6 @@ pub enum MountAction {
         inside: Option<CString>,
         /// Whether the mounts below it come along.
         recursive: bool,
-        /// Whether a symlink is made again instead of mounting what it leads to.
-        copies_symlink: bool,
     },
     /// Nothing new: what is mounted there gets other parameters or attributes.
     Remount {
@@ -63,7 +61,7 @@ pub enum MountAction {
         /// The file system's parameters.
         parameters: Vec<Parameter>,
     },
-    /// Nothing: a symlink beside the mounts of cgroup v1, or one that a bind mount's source was.
+    /// Nothing: a symlink beside the mounts of cgroup v1.
     Symlink {
         /// Where it points.
         to: CString,
@@ -243,7 +241,7 @@ fn one(mount: &Mount, target: &str, options: MountOptions, context: &MountContex
         if !options.parameters.is_empty() {
             return Err(Error::invalid("bind mounts cannot have any filesystem-specific options applied"));
         }
-        bind(mount, &options, context)?
+        bind(mount, options.bind == Some(Bind::Tree), context)?
     } else {
         let readonly = flags.readonly();
         late_readonly = readonly && (fstype == "tmpfs" || target == "/dev");
@@ -260,18 +258,12 @@ fn text(value: &str) -> Result<CString> {
     cstring(OsStr::new(value), "mount")
 }
 
-fn bind(mount: &Mount, options: &MountOptions, context: &MountContext<'_>) -> Result<MountAction> {
+fn bind(mount: &Mount, recursive: bool, context: &MountContext<'_>) -> Result<MountAction> {
     let source = mount.source().as_deref().ok_or_else(|| Error::invalid("bind mount without source"))?;
     let source = context.bundle.join(source);
     let text = |path: &Path| cstring(path.as_os_str(), "mount source");
     let inside = inside(&source, context.rootfs).as_deref().map(text).transpose()?;
-    let recursive = options.bind == Some(Bind::Tree);
-    Ok(MountAction::Bind { source: text(&source)?, inside, recursive, copies_symlink: options.copies_symlink })
-}
-
-/// Returns what binds a directory of the host as it is.
-fn bound(source: CString, recursive: bool) -> MountAction {
-    MountAction::Bind { source, inside: None, recursive, copies_symlink: false }
+    Ok(MountAction::Bind { source: text(&source)?, inside, recursive })
 }
 
 fn filesystem(mount: &Mount, options: MountOptions, readonly: bool, context: &MountContext<'_>) -> Result<MountAction> {
@@ -316,7 +308,7 @@ fn cgroup(mount: &Mount, target: &str, options: MountOptions, context: &MountCon
         // The host's cgroup namespace is not that of a user namespace, which may not mount what it shows.
         CgroupView::V2 { own, namespace: false } if context.in_userns => {
             let source = cstring(own.as_os_str(), "cgroup path")?;
-            Ok(vec![step(target, bound(source, true))?])
+            Ok(vec![step(target, MountAction::Bind { source, inside: None, recursive: true })?])
         }
         CgroupView::V2 { own, .. } => {
             let fallback = Some(cstring(own.as_os_str(), "cgroup path")?);
@@ -376,7 +368,7 @@ fn cgroup_tmpfs(target: &str, options: &MountOptions) -> Result<MountStep> {
 fn v1_action(hierarchy: &V1Hierarchy, namespace: bool) -> Result<MountAction> {
     if !namespace {
         let source = cstring(hierarchy.own.as_os_str(), "cgroup path")?;
-        return Ok(bound(source, false));
+        return Ok(MountAction::Bind { source, inside: None, recursive: false });
     }
     let mut parameters = mount_options::parse(std::slice::from_ref(&hierarchy.option))?.filesystem_parameters();
     parameters.push(Parameter { key: c"source".into(), value: Some(c"cgroup".into()) });
@@ -412,7 +404,7 @@ mod tests {
         );
         let step = &steps.unwrap()[0];
         assert_eq!(step.target.as_c_str(), c"/y");
-        assert_eq!(step.action, bound(c"/bundle/s".into(), true));
+        assert_eq!(step.action, MountAction::Bind { source: c"/bundle/s".into(), inside: None, recursive: true });
         assert_eq!(step.flags, MountFlags::new(libc::MS_RDONLY));
     }
 

@@ -139,15 +139,6 @@ pub fn read_link(dir: BorrowedFd<'_>, name: &CStr) -> Result<PathBuffer> {
     Ok(target)
 }
 
-/// Makes a symlink, unless it is there.
-#[inline(never)]
-pub fn symlink(to: &CStr, parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-    match nix::unistd::symlinkat(to, parent, name) {
-        Err(Errno::EEXIST) if read_link(parent, name).is_ok_and(|there| there.as_cstr() == to) => Ok(()),
-        other => other,
-    }
-}
-
 fn create(parent: BorrowedFd<'_>, name: &CStr, missing: Missing) -> Result<()> {
     // A final ".." or "." cannot be made, and mkdirat would say EEXIST for it as for a race that somebody else won.
     if matches!(name.to_bytes(), b"." | b"..") {

@@ -1,14 +1,13 @@
 //! Descriptors of every kind, with what is in them, and locks: after a restore they are as they were.
 
 use crate::support::{Bundle, HostTmpfs, wait_until, with_shm};
-use crate::{COUNTER, Checkpointed, file_keeper, is_as_it_was, ours_only, requires};
+use crate::{Checkpointed, file_keeper, is_as_it_was, ours_only, requires};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
 
 /// Takes a keeper through a checkpoint that leaves it running, and two with a restore.
 #[track_caller]
@@ -187,35 +186,6 @@ fn locks_on_a_shm_from_outside_are_held_again() {
     ours_only!("other runtimes lose the files");
     let shm = HostTmpfs::new();
     locks_come_back(with_shm(file_keeper(&["locks"]), shm.path()), || shm.renew());
-}
-
-#[test]
-fn a_symlink_that_a_mount_has_made_is_there_after_a_restore() {
-    requires!(root, criu);
-    ours_only!("the option is crun's");
-    let bundle = || {
-        let links = |dir: &Path| {
-            symlink("/no/where", dir.join("link")).unwrap();
-            fs::create_dir(dir.join("data")).unwrap();
-        };
-        let bundle = Bundle::sh(COUNTER).prepare(links).mount("/data", "bind", "data", &["bind"]);
-        let copied = |bundle: Bundle, at| bundle.mount(at, "bind", "link", &["bind", "copy-symlink"]);
-        copied(copied(bundle, "/made/here"), "/data/link")
-    };
-    let c = Checkpointed::run(bundle());
-    c.checkpoint(&[]).ok();
-    // Into a root file system that has it already, and one that has not.
-    let clone = Checkpointed::of(bundle());
-    for (restored, images) in [(&c, c.images()), (&clone, c.images())] {
-        restored.restore(&["--image-path", images.to_str().unwrap()]).ok();
-        restored.counts();
-        for link in ["/made/here", "/data/link"] {
-            restored.runtime.exec(&["readlink", link]).ok().prints("/no/where");
-        }
-    }
-    clone.checkpoint(&[]).ok();
-    clone.restore(&[]).ok();
-    clone.counts();
 }
 
 #[test]

@@ -639,37 +639,3 @@ fn a_root_that_is_moved_leaves_no_whole_procfs_behind() {
     mount_at(&Runtime::new(shows()).run_with(&["--no-pivot"]).ok(), "/proc");
     assert!(fs::metadata("/proc/self").is_ok());
 }
-
-#[test]
-fn a_symlink_is_made_again_where_a_mount_asks_for_it() {
-    requires!(root);
-    ours_only!("the option is crun's");
-    let bundle = || {
-        Bundle::sh("readlink /made/here; readlink /data/link; cat /plain; grep -c ' /made' /proc/self/mountinfo")
-            .prepare(|dir| {
-                symlink("/no/where", dir.join("link")).unwrap();
-                fs::create_dir(dir.join("data")).unwrap();
-                fs::write(dir.join("file"), "bound\n").unwrap();
-            })
-            .mount("/data", "bind", "data", &["bind"])
-    };
-    let copied = |bundle: Bundle, at: &str, source: &str| bundle.mount(at, "bind", source, &["rbind", "copy-symlink"]);
-    let both = |bundle| copied(copied(bundle, "/made/here", "link"), "/plain", "file");
-    let c = Runtime::new(copied(both(bundle()), "/data/link", "link"));
-    // The second time it is there.
-    for _ in 0..2 {
-        assert_eq!(c.run().stdout, "/no/where\n/no/where\nbound\n0\n");
-    }
-    // Also where the root of a user namespace does not reach it.
-    let userns = both(bundle()).user_namespace(100_000);
-    fs::set_permissions(userns.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    assert_eq!(userns.run().stdout, "/no/where\nbound\n0\n");
-    for (at, source, words) in [
-        ("/data", "link", "error making symlink \"/data\" to \"/no/where\": file exists"),
-        ("/x", "missing", "open its source: no such file or directory"),
-    ] {
-        copied(bundle(), at, source).run().fails().stderr_contains(words);
-    }
-    // To other mounts it says nothing.
-    Bundle::new(&["ls", "/x"]).mount("/x", "tmpfs", "tmpfs", &["copy-symlink"]).run().ok().prints("");
-}
