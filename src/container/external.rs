@@ -12,6 +12,7 @@ use oci_spec::runtime::Spec;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 /// How many symlinks a path may go through: the kernel's own limit.
@@ -38,8 +39,10 @@ pub fn plan(spec: &Spec, bundle: &Path, cgroups: &CgroupView) -> Result<RootfsPl
 pub fn binds(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<Vec<Bind>> {
     let mut all = Vec::new();
     for step in &plan.mounts {
-        if let MountAction::Bind { source, .. } = &step.action {
-            all.push(Bind { inside: inside(root, &step.target)?, outside: outside(source)? });
+        if let MountAction::Bind { source, inside: within, .. } = &step.action {
+            // In the root file system a symlink leads to another place than outside.
+            let outside = if within.is_some() { text(source)? } else { outside(source)? };
+            all.push(Bind { inside: inside(root, &step.target)?, outside });
         }
     }
     for device in &plan.devices {
@@ -48,10 +51,14 @@ pub fn binds(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<Vec<Bind>> {
     Ok(all)
 }
 
-/// Returns where a source leads on the host: CRIU would mount a symlink itself, and fail.
+/// Returns the path of a source for CRIU, which would mount a symlink itself, and fail: where it leads.
 fn outside(source: &CStr) -> Result<String> {
     let path = Path::new(OsStr::from_bytes(source.to_bytes()));
-    path_text(std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()))
+    let is_symlink = path.symlink_metadata().is_ok_and(|found| found.is_symlink());
+    let file = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino())).ok();
+    // What a link of /proc says need not be where it leads.
+    let leads_to = std::fs::canonicalize(path).ok().filter(|real| is_symlink && file(real) == file(path));
+    leads_to.and_then(|real| path_text(real).ok()).map_or_else(|| text(source), Ok)
 }
 
 /// Returns the masked paths that are there and are no directories, which have /dev/null on them.

@@ -1,13 +1,14 @@
 //! Descriptors of every kind, with what is in them, and locks: after a restore they are as they were.
 
 use crate::support::{Bundle, HostTmpfs, wait_until, with_shm};
-use crate::{Checkpointed, file_keeper, is_as_it_was, ours_only, requires};
+use crate::{COUNTER, Checkpointed, file_keeper, is_as_it_was, ours_only, requires};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
 
 /// Takes a keeper through a checkpoint that leaves it running, and two with a restore.
 #[track_caller]
