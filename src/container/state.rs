@@ -225,33 +225,36 @@ impl StateDir {
     /// Removes the directory and all in it; none is no failure.
     pub fn remove(&self) -> Result<()> {
         let attempt = || format!("remove {}", self.0.display());
-        let entries = match std::fs::read_dir(&self.0) {
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.context(attempt)?,
-        };
-        let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>();
-        let paths = paths.context(attempt)?;
-        let is_usual = |path: &PathBuf| path.ends_with(CONFIG) || path.ends_with(STATE);
-        if paths.iter().all(is_usual) && self.remove_usual() {
+        if self.remove_usual().context(attempt)? {
             return Ok(());
         }
-        self.detach_all(&paths)?;
+        self.detach_all(&self.entries().context(attempt)?)?;
         match std::fs::remove_dir_all(&self.0) {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other.context(attempt),
         }
     }
 
-    /// Removes what a container usually leaves, on which nothing is mounted; says no where more has come meanwhile.
-    fn remove_usual(&self) -> bool {
-        let gone = |removed: std::io::Result<()>| match removed {
-            Ok(()) => true,
+    /// Removes it if it holds what a container usually leaves, on which nothing is mounted; says no where there is more.
+    fn remove_usual(&self) -> std::io::Result<bool> {
+        let is_gone = |removed: std::io::Result<()>| match removed {
             Err(err) => err.kind() == std::io::ErrorKind::NotFound,
+            Ok(()) => true,
         };
         // The state last: without it the container is not found again, should we be ended here.
-        gone(std::fs::remove_file(self.config()))
-            && gone(std::fs::remove_file(self.0.join(STATE)))
-            && gone(std::fs::remove_dir(&self.0))
+        let usual = [CONFIG, FIFO, STATE].map(|name| self.0.join(name));
+        let entries = self.entries()?;
+        let present = usual.iter().filter(|path| entries.contains(path));
+        let is_all = entries.iter().all(|path| usual.contains(path));
+        Ok(is_all && present.map(std::fs::remove_file).all(is_gone) && is_gone(std::fs::remove_dir(&self.0)))
+    }
+
+    /// Returns the paths of what is in it; nothing if it is not there.
+    fn entries(&self) -> std::io::Result<Vec<PathBuf>> {
+        match std::fs::read_dir(&self.0) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries?.map(|entry| entry.map(|entry| entry.path())).collect(),
+        }
     }
 
     /// Detaches what is mounted here. A restore that was killed leaves the root file system mounted, whose files would go,
@@ -329,5 +332,17 @@ mod tests {
         write_pid_file(&path, 43).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "43");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+    #[test]
+    fn whatever_is_in_it_goes() {
+        let root = tempfile::tempdir().unwrap();
+        for names in [&[][..], &[CONFIG, STATE], &[CONFIG, FIFO, STATE], &[STATE, ".stasis.json", "other"]] {
+            let dir = StateDir::make(root.path(), "c1").unwrap();
+            names.iter().for_each(|name| std::fs::write(dir.path().join(name), "").unwrap());
+            assert_eq!(dir.remove_usual().unwrap(), !names.contains(&"other"), "{names:?}");
+            dir.remove().unwrap();
+            assert!(!dir.path().exists(), "{names:?}");
+            dir.remove().unwrap();
+        }
     }
 }
