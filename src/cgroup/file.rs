@@ -1,6 +1,6 @@
 //! The files of a cgroup: small texts, read and written whole, one value for each system call.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::sys::{Errno, Result};
 /// Reads a file.
 pub(super) fn read(path: &Path) -> Result<String> {
     let mut text = String::with_capacity(256);
-    File::open(path).and_then(|mut file| file.read_to_string(&mut text)).map_err(errno)?;
+    std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text)).map_err(errno)?;
     Ok(text)
 }
 
@@ -17,23 +17,18 @@ pub(super) fn read(path: &Path) -> Result<String> {
 /// of ENOENT.
 pub(super) fn write(path: &Path, value: &str) -> Result<()> {
     let mut file = OpenOptions::new().write(true).open(path).map_err(errno)?;
-    write_value(&mut file, value)
+    // The kernel takes each write as one value, and hears nothing of an empty one. None is split: a
+    // file takes at least a page.
+    file.write(value.as_bytes()).map(drop).map_err(errno)
 }
 
 /// Writes a value that may have several lines, each of which the kernel has to get alone.
 pub(super) fn write_lines(path: &Path, value: &str) -> Result<()> {
     let mut file = OpenOptions::new().write(true).open(path).map_err(errno)?;
     for line in value.strip_suffix('\n').unwrap_or(value).split('\n') {
-        write_value(&mut file, line)?;
+        file.write(line.as_bytes()).map_err(errno)?;
     }
     Ok(())
-}
-
-/// Writes a value at once, as the kernel takes it. None is split: a file takes at least a page. Of a write of no bytes it
-/// would hear nothing, so an empty value is an empty line.
-fn write_value(file: &mut File, value: &str) -> Result<()> {
-    let bytes = if value.is_empty() { "\n" } else { value }.as_bytes();
-    file.write(bytes).map(drop).map_err(errno)
 }
 
 /// Returns the number after `key` in a file of keys and values.

@@ -147,18 +147,27 @@ impl Cgroup {
         Ok(CgroupPlan { unit: Some(unit), ..update(&self.directories, Some(&rounded(resources)))? })
     }
 
-    /// Returns what is in the files that `new` is about to write and `old` would not write back. Where systemd sets limits
-    /// too these are none: it has to be told in its own words.
-    pub fn held(&self, new: &CgroupPlan, old: &CgroupPlan) -> Vec<Write> {
-        let is_new = |write: &&Write| !old.writes.iter().any(|other| other.is_to_same_file(write));
-        let writes = if self.driver == Driver::Cgroupfs { new.writes.as_slice() } else { &[] };
-        writes.iter().filter(is_new).filter_map(|write| self.read(write)).collect()
+    /// Returns what is in the files that a plan is about to write. Where systemd sets limits too these are none: it has to
+    /// be told in its own words.
+    pub fn held(&self, plan: &CgroupPlan) -> Vec<Write> {
+        let writes = if self.driver == Driver::Cgroupfs { plan.writes.as_slice() } else { &[] };
+        writes.iter().filter_map(|write| self.read(write)).collect()
     }
 
-    /// Writes back what was in files, where it is not there any more: the latest first, and whatever is refused.
+    /// Writes back what was in files, where it is not there any more: the latest first, and each for itself.
     pub fn put_back(&self, held: &[Write]) -> Result<()> {
-        let changed = held.iter().rev().filter(|write| self.read(write).is_none_or(|now| now.value != write.value));
-        changed.map(|write| self.write(write).map(drop)).fold(Ok(()), Result::and)
+        let differs = |write: &Write| self.read(write).is_none_or(|now| now.value != write.value);
+        let put = |write: &Write| {
+            let written = match self.directory(&write.controller) {
+                // Of an empty value the kernel would hear nothing.
+                Some(directory) if write.value.is_empty() => file::write(&directory.path.join(&write.file), "\n")
+                    .map_err(|errno| explain(directory, write, errno)),
+                _ => self.write(write).map(drop),
+            };
+            let left = || Error::other(format!("{} is not what it was", write.file));
+            written.and_then(|()| if differs(write) { Err(left()) } else { Ok(()) })
+        };
+        held.iter().rev().filter(|write| differs(write)).map(put).fold(Ok(()), Result::and)
     }
 
     /// Returns the write that leaves a file as it is, if it is there and can be read.

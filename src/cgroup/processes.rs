@@ -129,15 +129,21 @@ fn send_until_none_is_left(cgroup: &Cgroup, signal: i32) -> Result<()> {
 pub(super) fn wait_for_systemd(cgroup: &Cgroup) {
     let its_own = cgroup.directory("").or_else(|| cgroup.directory("name=systemd"));
     // Who was killed leaves the cgroup when its memory is released.
-    wait(REMOVAL_LIMIT, || cgroup.pids(true).is_ok_and(|pids| pids.is_empty()));
-    wait(SYSTEMD_PATIENCE, || its_own.is_none_or(|directory| !directory.path.exists()));
+    if wait(REMOVAL_LIMIT, || cgroup.pids(true).is_ok_and(|pids| !pids.is_empty())) {
+        wait(SYSTEMD_PATIENCE, || its_own.is_some_and(|directory| directory.path.exists()));
+    }
 }
 
-fn wait(limit: Duration, is_over: impl Fn() -> bool) {
+/// Waits while something is so; says whether that has ended in time.
+fn wait(limit: Duration, is_so: impl Fn() -> bool) -> bool {
     let until = Instant::now() + limit;
-    while !is_over() && Instant::now() < until {
+    while is_so() {
+        if Instant::now() > until {
+            return false;
+        }
         sleep(Duration::from_millis(5));
     }
+    true
 }
 
 /// Removes the directories of a cgroup, as many as can be; returns the first failure.

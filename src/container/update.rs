@@ -29,14 +29,13 @@ impl Container {
         let had_shares = self.state.rdt.is_some();
         let undo = self.share(shares)?;
         let new = plan(&cgroup, &after)?;
-        let old = plan(&cgroup, &before);
-        let held = old.as_ref().map_or_else(|_| Vec::new(), |old| cgroup.held(&new, old));
+        let held = cgroup.held(&new);
         let changed = cgroup.apply(&new).and_then(|()| {
             config["linux"]["resources"] = after;
             self.dir.replace_config(config.to_string().as_bytes())?;
             if self.state.rdt.is_some() == had_shares { Ok(()) } else { self.dir.save(&self.state) }
         });
-        changed.inspect_err(|_| set_back(&cgroup, &held, old))?;
+        changed.inspect_err(|_| set_back(&cgroup, &held, &before))?;
         undo.disarm();
         Ok(())
     }
@@ -49,12 +48,15 @@ fn plan(cgroup: &Cgroup, resources: &Value) -> Result<CgroupPlan> {
     }
 }
 
-/// Takes back what was written before something was refused: what was not limited gets what its file held, then the old
-/// limits are set, without a check, since they were in force until now.
-fn set_back(cgroup: &Cgroup, held: &[Write], old: Result<CgroupPlan>) {
-    let new_ones = cgroup.put_back(held);
-    let old_ones = old.and_then(|old| cgroup.apply(&CgroupPlan { usage_check: None, ..old }));
-    for err in [new_ones, old_ones].into_iter().filter_map(Result::err) {
+/// Takes back what was written before something was refused. Some files take their old value only once others have
+/// theirs, whoever set it: so the files get theirs before and after the limits that were in force, which are set without
+/// a check.
+fn set_back(cgroup: &Cgroup, held: &[Write], before: &Value) {
+    if let Err(err) = cgroup.put_back(held) {
+        log::debug!("{err}");
+    }
+    let old = plan(cgroup, before).and_then(|old| cgroup.apply(&CgroupPlan { usage_check: None, ..old }));
+    for err in [old, cgroup.put_back(held)].into_iter().filter_map(Result::err) {
         log::warn!("limits could not all be set back: {err}");
     }
 }
@@ -172,13 +174,13 @@ mod tests {
         let mut after = limits(400);
         merge(&mut after, json!({"pids": {"limit": 5}, "cpu": {"shares": 9}}));
         let cgroup = cgroup(dir.path());
-        let (old, new) = (plan(&cgroup, &limits(200)).unwrap(), plan(&cgroup, &after).unwrap());
-        let held = cgroup.held(&new, &old);
+        let new = plan(&cgroup, &after).unwrap();
+        let held = cgroup.held(&new);
         let err = cgroup.apply(&new).unwrap_err();
         assert!(err.to_string().contains("cpu.weight"), "{err}");
         let file = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!((file("memory.max"), file("pids.max")), ("400\n".to_owned(), "5ax\n".to_owned()));
-        set_back(&cgroup, &held, Ok(old));
+        set_back(&cgroup, &held, &limits(200));
         assert_eq!((file("memory.max"), file("pids.max")), ("200\n".to_owned(), "max\n".to_owned()));
         let err = cgroup.apply(&plan(&cgroup, &limits(200)).unwrap()).unwrap_err();
         assert_eq!(err.to_string(), "rejecting memory limit 200 <= usage 300");
@@ -187,12 +189,12 @@ mod tests {
     fn what_cannot_be_set_back_does_not_keep_the_rest() {
         let dir = tempfile::tempdir().unwrap();
         let cgroup = cgroup(dir.path());
-        std::fs::write(dir.path().join("cpu.weight"), "100\n").unwrap();
+        std::fs::write(dir.path().join("cpu.weight"), "\n").unwrap();
         let new = plan(&cgroup, &json!({"pids": {"limit": 5}, "cpu": {"shares": 9}})).unwrap();
-        let held = cgroup.held(&new, &plan(&cgroup, &Value::Null).unwrap());
+        let held = cgroup.held(&new);
         assert_eq!(held.len(), 2, "{held:?}");
         cgroup.apply(&new).unwrap();
-        for (gone, kept, was) in [("cpu.weight", "pids.max", "max\n"), ("pids.max", "cpu.weight", "100\n")] {
+        for (gone, kept, was) in [("cpu.weight", "pids.max", "max\n"), ("pids.max", "cpu.weight", "\n")] {
             let text = std::fs::read_to_string(dir.path().join(gone)).unwrap();
             std::fs::remove_file(dir.path().join(gone)).unwrap();
             assert!(cgroup.put_back(&held).is_err());

@@ -202,6 +202,11 @@ fn what_was_written_is_taken_back_when_the_kernel_refuses_the_rest() {
     let c = limited(Layout::Host, json!({"memory": {"disableOOMKiller": true}, "cpu": {"shares": 500}}));
     refuse(&c, &["--cpu-share", "300", "--pids-limit", "5"]);
     limits(&c, &[("cpu.shares", "500"), ("pids.max", "max")]);
+    // A file that takes its value only after another one has its own.
+    let c = limited(Layout::Host, json!({"memory": {"swap": -1}}));
+    let memory = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"].map(|file| (file, c.limit("memory", file)));
+    refuse(&c, &["--memory", "32M", "--memory-swap", "64M"]);
+    limits(&c, &memory.each_ref().map(|(file, value)| (*file, value.as_str())));
 }
 
 #[test]

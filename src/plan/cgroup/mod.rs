@@ -165,11 +165,6 @@ impl Write {
         self.refusal = refusal;
         self
     }
-
-    /// Says whether another one goes to the same file.
-    pub fn is_to_same_file(&self, other: &Write) -> bool {
-        (&self.controller, &self.file) == (&other.controller, &other.file)
-    }
 }
 
 /// How the access to devices is limited.
