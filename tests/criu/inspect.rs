@@ -252,6 +252,7 @@ fn images_of_runc_are_told_too() {
     let runc = |args: &[&str]| {
         let mut command = Command::new("runc");
         command.arg("--root").arg(c.place.path().join("runc")).args(args).stdin(Stdio::null()).stderr(Stdio::null());
+        command.current_dir(c.place.path());
         command.stdout(Stdio::null()).status().unwrap().success()
     };
     assert!(runc(&["run", "--detach", "--bundle", c.bundle(), c.runtime.id()]));
