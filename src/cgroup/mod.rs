@@ -147,11 +147,11 @@ impl Cgroup {
         Ok(CgroupPlan { unit: Some(unit), ..update(&self.directories, Some(&rounded(resources)))? })
     }
 
-    /// Returns what is in the files that a plan is about to write. Where systemd sets limits too these are none: it has to
-    /// be told in its own words.
-    pub fn held(&self, plan: &CgroupPlan) -> Vec<Write> {
-        let writes = if self.driver == Driver::Cgroupfs { plan.writes.as_slice() } else { &[] };
-        writes.iter().filter_map(|write| self.read(write)).collect()
+    /// Returns what is in the files that a plan is about to write; nothing where systemd sets limits too, which has to be
+    /// told in its own words.
+    pub fn held(&self, plan: &CgroupPlan) -> Option<Vec<Write>> {
+        let held = || plan.writes.iter().filter_map(|write| self.read(write)).collect();
+        (self.driver == Driver::Cgroupfs).then(held)
     }
 
     /// Writes back what was in files, where it is not there any more: the latest first, and each for itself.

@@ -35,7 +35,11 @@ impl Container {
             self.dir.replace_config(config.to_string().as_bytes())?;
             if self.state.rdt.is_some() == had_shares { Ok(()) } else { self.dir.save(&self.state) }
         });
-        changed.inspect_err(|_| set_back(&cgroup, &held, &before))?;
+        changed.inspect_err(|_| {
+            if let Err(err) = set_back(&cgroup, held.as_deref(), &before) {
+                log::warn!("limits could not all be set back: {err}");
+            }
+        })?;
         undo.disarm();
         Ok(())
     }
@@ -48,16 +52,13 @@ fn plan(cgroup: &Cgroup, resources: &Value) -> Result<CgroupPlan> {
     }
 }
 
-/// Takes back what was written before something was refused. Some files take their old value only once others have
-/// theirs, whoever set it: so the files get theirs before and after the limits that were in force, which are set without
-/// a check.
-fn set_back(cgroup: &Cgroup, held: &[Write], before: &Value) {
-    if let Err(err) = cgroup.put_back(held) {
-        log::debug!("{err}");
-    }
-    let old = plan(cgroup, before).and_then(|old| cgroup.apply(&CgroupPlan { usage_check: None, ..old }));
-    for err in [old, cgroup.put_back(held)].into_iter().filter_map(Result::err) {
-        log::warn!("limits could not all be set back: {err}");
+/// Takes back what was written before something was refused: files get what they held, whoever set it. systemd is told
+/// the limits that were in force until now, and so without a check.
+fn set_back(cgroup: &Cgroup, held: Option<&[Write]>, before: &Value) -> Result<()> {
+    match held {
+        // Some take their old value only once others have theirs.
+        Some(held) => cgroup.put_back(held).or_else(|_| cgroup.put_back(held)),
+        None => cgroup.apply(&CgroupPlan { usage_check: None, ..plan(cgroup, before)? }),
     }
 }
 
@@ -168,36 +169,45 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_set_back_whatever_is_in_use() {
+    fn files_get_back_what_they_held_whatever_is_in_use() {
         let dir = tempfile::tempdir().unwrap();
         let limits = |limit: u64| json!({"memory": {"limit": limit, "checkBeforeUpdate": true}});
         let mut after = limits(400);
         merge(&mut after, json!({"pids": {"limit": 5}, "cpu": {"shares": 9}}));
         let cgroup = cgroup(dir.path());
         let new = plan(&cgroup, &after).unwrap();
-        let held = cgroup.held(&new);
+        let held = cgroup.held(&new).unwrap();
         let err = cgroup.apply(&new).unwrap_err();
         assert!(err.to_string().contains("cpu.weight"), "{err}");
         let file = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!((file("memory.max"), file("pids.max")), ("400\n".to_owned(), "5ax\n".to_owned()));
-        set_back(&cgroup, &held, &limits(200));
+        // Not the limit of config.json, which somebody has raised since.
+        set_back(&cgroup, Some(&held), &limits(100)).unwrap();
         assert_eq!((file("memory.max"), file("pids.max")), ("200\n".to_owned(), "max\n".to_owned()));
-        let err = cgroup.apply(&plan(&cgroup, &limits(200)).unwrap()).unwrap_err();
-        assert_eq!(err.to_string(), "rejecting memory limit 200 <= usage 300");
     }
+
+    #[test]
+    fn a_limit_below_what_is_in_use_is_refused_unless_it_was_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cgroup, before) = (cgroup(dir.path()), json!({"memory": {"limit": 200, "checkBeforeUpdate": true}}));
+        let err = cgroup.apply(&plan(&cgroup, &before).unwrap()).unwrap_err();
+        assert_eq!(err.to_string(), "rejecting memory limit 200 <= usage 300");
+        set_back(&cgroup, None, &before).unwrap();
+    }
+
     #[test]
     fn what_cannot_be_set_back_does_not_keep_the_rest() {
         let dir = tempfile::tempdir().unwrap();
         let cgroup = cgroup(dir.path());
         std::fs::write(dir.path().join("cpu.weight"), "\n").unwrap();
         let new = plan(&cgroup, &json!({"pids": {"limit": 5}, "cpu": {"shares": 9}})).unwrap();
-        let held = cgroup.held(&new);
+        let held = cgroup.held(&new).unwrap();
         assert_eq!(held.len(), 2, "{held:?}");
         cgroup.apply(&new).unwrap();
         for (gone, kept, was) in [("cpu.weight", "pids.max", "max\n"), ("pids.max", "cpu.weight", "\n")] {
             let text = std::fs::read_to_string(dir.path().join(gone)).unwrap();
             std::fs::remove_file(dir.path().join(gone)).unwrap();
-            assert!(cgroup.put_back(&held).is_err());
+            assert!(set_back(&cgroup, Some(&held), &Value::Null).is_err());
             assert_eq!(std::fs::read_to_string(dir.path().join(kept)).unwrap(), was);
             std::fs::write(dir.path().join(gone), text).unwrap();
         }

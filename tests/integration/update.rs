@@ -203,10 +203,13 @@ fn what_was_written_is_taken_back_when_the_kernel_refuses_the_rest() {
     refuse(&c, &["--cpu-share", "300", "--pids-limit", "5"]);
     limits(&c, &[("cpu.shares", "500"), ("pids.max", "max")]);
     // A file that takes its value only after another one has its own.
-    let c = limited(Layout::Host, json!({"memory": {"swap": -1}}));
-    let memory = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"].map(|file| (file, c.limit("memory", file)));
-    refuse(&c, &["--memory", "32M", "--memory-swap", "64M"]);
-    limits(&c, &memory.each_ref().map(|(file, value)| (*file, value.as_str())));
+    let c = limited(Layout::Host, json!({"memory": {"limit": 32 << 20, "swap": 64 << 20}}));
+    fs::write(c.cgroup("memory").join("memory.memsw.limit_in_bytes"), "80M").unwrap();
+    fs::write(c.cgroup("memory").join("memory.limit_in_bytes"), "40M").unwrap();
+    for other in [["--memory", "128M", "--memory-swap", "256M"], ["--memory", "16M", "--memory-swap", "20M"]] {
+        refuse(&c, &other);
+        limits(&c, &[("memory.limit_in_bytes", "41943040"), ("memory.memsw.limit_in_bytes", "83886080")]);
+    }
 }
 
 #[test]
