@@ -222,26 +222,29 @@ impl StateDir {
         self.0.join(NOTIFY)
     }
 
-    /// Removes the directory and all in it; none is no failure.
+    /// Removes the directory and all in it; none is no failure. The state goes last: without it the container would not be
+    /// found again, should we be ended meanwhile.
     pub fn remove(&self) -> Result<()> {
         let attempt = || format!("remove {}", self.0.display());
         if self.remove_usual().context(attempt)? {
             return Ok(());
         }
-        self.detach_all(&self.entries().context(attempt)?)?;
+        let entries = self.entries().context(attempt)?;
+        self.detach_all(&entries)?;
+        for entry in entries.iter().filter(|entry| !entry.ends_with(STATE)) {
+            let removed =
+                if is_directory(entry) { std::fs::remove_dir_all(entry) } else { std::fs::remove_file(entry) };
+            removed.or_else(|err| if is_absence(&err) { Ok(()) } else { Err(err) }).context(attempt)?;
+        }
         match std::fs::remove_dir_all(&self.0) {
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(err) if is_absence(&err) => Ok(()),
             other => other.context(attempt),
         }
     }
 
     /// Removes it if it holds what a container usually leaves, on which nothing is mounted; says no where there is more.
     fn remove_usual(&self) -> std::io::Result<bool> {
-        let is_gone = |removed: std::io::Result<()>| match removed {
-            Err(err) => err.kind() == std::io::ErrorKind::NotFound,
-            Ok(()) => true,
-        };
-        // The state last: without it the container is not found again, should we be ended here.
+        let is_gone = |removed: std::io::Result<()>| removed.map_or_else(|err| is_absence(&err), |()| true);
         let usual = [CONFIG, FIFO, STATE].map(|name| self.0.join(name));
         let entries = self.entries()?;
         let present = usual.iter().filter(|path| entries.contains(path));
@@ -252,7 +255,7 @@ impl StateDir {
     /// Returns the paths of what is in it; nothing if it is not there.
     fn entries(&self) -> std::io::Result<Vec<PathBuf>> {
         match std::fs::read_dir(&self.0) {
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(err) if is_absence(&err) => Ok(Vec::new()),
             entries => entries?.map(|entry| entry.map(|entry| entry.path())).collect(),
         }
     }
@@ -263,6 +266,14 @@ impl StateDir {
         detach(&self.criu_view())?;
         paths.iter().try_for_each(|path| detach(path))
     }
+}
+
+fn is_absence(err: &std::io::Error) -> bool {
+    err.kind() == std::io::ErrorKind::NotFound
+}
+
+fn is_directory(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_dir())
 }
 
 /// Detaches what is mounted at a path of ours; nothing is no failure, even to who may not unmount.
@@ -339,7 +350,9 @@ mod tests {
         for names in [&[][..], &[CONFIG, STATE], &[CONFIG, FIFO, STATE], &[STATE, ".stasis.json", "other"]] {
             let dir = StateDir::make(root.path(), "c1").unwrap();
             names.iter().for_each(|name| std::fs::write(dir.path().join(name), "").unwrap());
-            assert_eq!(dir.remove_usual().unwrap(), !names.contains(&"other"), "{names:?}");
+            let is_usual = !names.contains(&"other");
+            assert_eq!(dir.remove_usual().unwrap(), is_usual, "{names:?}");
+            assert!(is_usual || names.iter().all(|name| dir.path().join(name).exists()), "{names:?}");
             dir.remove().unwrap();
             assert!(!dir.path().exists(), "{names:?}");
             dir.remove().unwrap();
