@@ -5,14 +5,13 @@ use crate::error::{Context, Error, Result};
 use crate::plan::mounts::{self, CgroupView, MountAction, MountContext};
 use crate::plan::process::cstring;
 use crate::plan::{RootfsPlan, devices, mount_ids, namespaces};
-use crate::sys::{self, Errno, path};
+use crate::sys::{self, Errno, path, statx};
 use nix::fcntl::{OFlag, readlinkat};
 use nix::libc;
 use oci_spec::runtime::Spec;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 /// How many symlinks a path may go through: the kernel's own limit.
@@ -39,10 +38,8 @@ pub fn plan(spec: &Spec, bundle: &Path, cgroups: &CgroupView) -> Result<RootfsPl
 pub fn binds(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<Vec<Bind>> {
     let mut all = Vec::new();
     for step in &plan.mounts {
-        if let MountAction::Bind { source, inside: within, .. } = &step.action {
-            // In the root file system a symlink leads to another place than outside.
-            let outside = if within.is_some() { text(source)? } else { outside(source)? };
-            all.push(Bind { inside: inside(root, &step.target)?, outside });
+        if let MountAction::Bind { source, .. } = &step.action {
+            all.push(Bind { inside: inside(root, &step.target)?, outside: text(source)? });
         }
     }
     for device in &plan.devices {
@@ -51,14 +48,32 @@ pub fn binds(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<Vec<Bind>> {
     Ok(all)
 }
 
-/// Returns the path of a source for CRIU, which would mount a symlink itself, and fail: where it leads.
-fn outside(source: &CStr) -> Result<String> {
+/// Returns a plan that binds from where the sources lead to now, for whoever opens them by their paths: CRIU would mount a
+/// symlink itself, and fail; and what is in the root file system is found in there, whatever its symlinks are outside.
+pub fn settled(mut plan: RootfsPlan, rootfs: &Path) -> Result<RootfsPlan> {
+    let root = open_directory(rootfs)?;
+    for step in &mut plan.mounts {
+        let MountAction::Bind { source, inside, .. } = &mut step.action else { continue };
+        let settled = match inside {
+            Some(inside) => resolve(root.as_fd(), inside)?.strip_prefix("/").ok().map(|below| rootfs.join(below)),
+            None => leads_to(source),
+        };
+        if let Some(settled) = settled {
+            *source = cstring(settled.as_os_str(), "mount source")?;
+        }
+    }
+    Ok(plan)
+}
+
+/// Returns where a symlink leads to, if the same is found by that path: what a link of /proc says need not be.
+fn leads_to(source: &CStr) -> Option<PathBuf> {
     let path = Path::new(OsStr::from_bytes(source.to_bytes()));
-    let is_symlink = path.symlink_metadata().is_ok_and(|found| found.is_symlink());
-    let file = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino())).ok();
-    // What a link of /proc says need not be where it leads.
-    let leads_to = std::fs::canonicalize(path).ok().filter(|real| is_symlink && file(real) == file(path));
-    leads_to.and_then(|real| path_text(real).ok()).map_or_else(|| text(source), Ok)
+    if !path.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
+        return None;
+    }
+    let real = std::fs::canonicalize(path).ok()?;
+    let place = |path: &CStr| statx::place(path::open(path, OFlag::O_PATH)?.as_fd());
+    (place(source) == place(&cstring(real.as_os_str(), "path").ok()?)).then_some(real)
 }
 
 /// Returns the masked paths that are there and are no directories, which have /dev/null on them.
@@ -188,5 +203,37 @@ mod tests {
             assert_eq!(resolve(opened.as_fd(), target).unwrap(), PathBuf::from(expected));
         }
         assert!(resolve(opened.as_fd(), c"/loop/x").unwrap_err().to_string().contains("symbolic links"));
+    }
+    #[test]
+    fn sources_are_where_they_lead_to() {
+        let tree = tempfile::tempdir().unwrap();
+        let (rootfs, at) = (tree.path().join("root"), |name: &str| tree.path().join(name));
+        fs::create_dir_all(rootfs.join("srv/data")).unwrap();
+        fs::create_dir(at("host")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        symlink("/srv", rootfs.join("link")).unwrap();
+        symlink("file", at("link")).unwrap();
+        symlink("none", at("dangling")).unwrap();
+        let gone = fs::File::create(at("gone")).unwrap();
+        fs::remove_file(at("gone")).unwrap();
+        let magic = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&gone));
+        let cases = [
+            (rootfs.join("link/data"), rootfs.join("srv/data")),
+            (rootfs.join("link"), rootfs.join("srv")),
+            (at("link"), at("file")),
+            (at("host"), at("host")),
+            (at("dangling"), at("dangling")),
+            (PathBuf::from(&magic), PathBuf::from(&magic)),
+        ];
+        for (source, expected) in cases {
+            let mount = serde_json::json!({"destination": "/x", "type": "bind", "source": source, "options": ["bind"]});
+            let cgroups = &CgroupView::V2 { own: "/c1".into(), namespace: true };
+            let (bundle, in_userns) = (tree.path(), false);
+            let context = MountContext { bundle, rootfs: &rootfs, cgroups, in_userns, ids: None, label: None };
+            let mounts = mounts::plan(&[serde_json::from_value(mount).unwrap()], &context).unwrap();
+            let plan = settled(RootfsPlan { mounts, ..RootfsPlan::default() }, &rootfs).unwrap();
+            let MountAction::Bind { source, .. } = &plan.mounts[0].action else { panic!("no bind mount") };
+            assert_eq!(source.to_str().unwrap(), expected.to_str().unwrap());
+        }
     }
 }

@@ -83,9 +83,9 @@ pub fn restore(
         cgroup.apply(plan)?;
     }
     let view = own_cgroup::view(&layout, cgroup.directories(), linux(&config.spec)?)?;
-    let plan = external::plan(&config.spec, &bundle, &view)?;
     let state = create::first_state(&config, id, &bundle, &cgroup, options)?;
     undo.add("Intel RDT group", rdt::removal(&state.rdt));
+    let plan = external::settled(external::plan(&config.spec, &bundle, &view)?, &state.rootfs)?;
     let mut restoring = Restoring {
         dir,
         config,

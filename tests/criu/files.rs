@@ -197,7 +197,14 @@ fn a_symlinked_source_is_bound_again() {
         fs::write(dir.join("file"), "bound").unwrap();
         symlink("file", dir.join("link")).unwrap();
     };
-    let c = Checkpointed::run(Bundle::sh(COUNTER).prepare(link).mount("/etc/file", "bind", "link", &["bind"]));
+    let bundle = Bundle::sh(COUNTER).prepare(link).prepare(|dir| {
+        fs::create_dir(dir.join("rootfs/found")).unwrap();
+        fs::write(dir.join("rootfs/found/file"), "inside").unwrap();
+        // On the host it leads nowhere.
+        symlink("/found", dir.join("rootfs/way")).unwrap();
+    });
+    let bundle = bundle.mount("/etc/file", "bind", "link", &["bind"]);
+    let c = Checkpointed::run(bundle.mount("/etc/inside", "bind", "rootfs/way/file", &["bind"]));
     c.round_trip();
-    c.runtime.exec(&["cat", "/etc/file"]).ok().prints("bound");
+    c.runtime.exec(&["cat", "/etc/file", "/etc/inside"]).ok().prints("boundinside");
 }
