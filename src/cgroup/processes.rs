@@ -135,7 +135,7 @@ pub(super) fn wait_for_systemd(cgroup: &Cgroup) {
 }
 
 /// Waits while something is so; says whether that has ended in time.
-fn wait(limit: Duration, is_so: impl Fn() -> bool) -> bool {
+pub(super) fn wait(limit: Duration, is_so: impl Fn() -> bool) -> bool {
     let until = Instant::now() + limit;
     while is_so() {
         if Instant::now() > until {

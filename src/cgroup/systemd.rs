@@ -9,6 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::holder::Holder;
+use super::processes::wait;
 use crate::dbus::{Address, Connection, Encoder, Failure, Object, Outcome};
 use crate::error::{Error, Result};
 use crate::plan::cgroup::Layout;
@@ -89,14 +90,7 @@ pub(super) fn start(unit: &Unit) -> Result<Holder> {
 
 /// Waits until the process is in the cgroup of a unit that is about to start, if it is its own.
 fn gets_into(holder: &Holder, unit: &str) -> bool {
-    let until = Instant::now() + JOB_PATIENCE;
-    while !holder.is_in(unit) {
-        if Instant::now() > until {
-            return false;
-        }
-        sleep(PAUSE);
-    }
-    true
+    wait(JOB_PATIENCE, || !holder.is_in(unit))
 }
 
 /// Changes properties of a unit until it ends.

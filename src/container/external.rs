@@ -204,6 +204,7 @@ mod tests {
         }
         assert!(resolve(opened.as_fd(), c"/loop/x").unwrap_err().to_string().contains("symbolic links"));
     }
+
     #[test]
     fn sources_are_where_they_lead_to() {
         let tree = tempfile::tempdir().unwrap();

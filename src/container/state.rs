@@ -344,6 +344,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "43");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
+
     #[test]
     fn whatever_is_in_it_goes() {
         let root = tempfile::tempdir().unwrap();

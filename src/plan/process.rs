@@ -231,7 +231,7 @@ fn environment(entries: &[String]) -> Result<Vec<CString>> {
 /// without a `=` stay, unless they are empty.
 pub(super) fn last_of_each_name(entries: &[String]) -> impl Iterator<Item = &String> {
     let counts = |at: usize, entry: &String| match variable(entry) {
-        Some(name) => !entries[at + 1..].iter().any(|later| variable(later) == Some(name)),
+        Some(name) => !entries[at + 1..].iter().any(|later| later.starts_with(name) && variable(later) == Some(name)),
         None => !entry.is_empty(),
     };
     entries.iter().enumerate().filter(move |&(at, entry)| counts(at, entry)).map(|(_, entry)| entry)

@@ -131,7 +131,7 @@ fn run(program: &[sock_filter], arch: u32, number: u32) -> Option<Leaf> {
     let (mut at, mut held) = (0, 0);
     loop {
         let step = program.get(at)?;
-        let branch = |holds: bool| at + 1 + usize::from(if holds { step.jt } else { step.jf });
+        let branch = |holds: bool| jump(at, if holds { step.jt } else { step.jf });
         at = match step.code {
             RETURN => return Some(Leaf::Return(step.k)),
             JUMP => jump(at, step.k),
@@ -150,12 +150,12 @@ fn run(program: &[sock_filter], arch: u32, number: u32) -> Option<Leaf> {
 }
 
 /// Returns where a jump leads to that stands at a place.
-fn jump(at: usize, over: u32) -> usize {
-    at + 1 + over as usize
+fn jump(at: usize, over: impl Into<u32>) -> usize {
+    at + 1 + over.into() as usize
 }
 
 fn branches(at: usize, step: &sock_filter) -> impl Iterator<Item = usize> + use<> {
-    [step.jt, step.jf].into_iter().map(move |over| at + 1 + usize::from(over))
+    [step.jt, step.jf].into_iter().map(move |over| jump(at, over))
 }
 
 /// The instructions that look at arguments, in their order: jumps still lead forward and get no longer, and what an
@@ -189,7 +189,7 @@ impl Kept {
             if step.code == JUMP {
                 step.k = over(jump(*from, step.k))?.try_into().ok()?;
             } else if is_branch(step.code) {
-                let [holds, fails] = [step.jt, step.jf].map(|by| over(*from + 1 + usize::from(by)));
+                let [holds, fails] = [step.jt, step.jf].map(|by| over(jump(*from, by)));
                 (step.jt, step.jf) = (holds?.try_into().ok()?, fails?.try_into().ok()?);
             }
             Some(step)

@@ -16,6 +16,7 @@ use oci_spec::runtime::Arch;
 /// Set in the numbers of x32, which shares its architecture with x86-64 (__X32_SYSCALL_BIT,
 /// asm/unistd.h).
 const X32_BIT: u32 = 1 << 30;
+
 /// The highest numbers that a profile mentions for one architecture of the kernel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Highest {
